@@ -75,7 +75,7 @@ from gateway.ipc.front_messages import (
     ReloadHouse,
     Telephones,
 )
-from gateway.ipc.hall_messages import CallClosed, Drain, Health
+from gateway.ipc.hall_messages import CallClosed, Drain, Health, SteerCall, Steering
 from gateway.ipc.line_messages import AskFailures, CallLeft, IceReply
 from gateway.ipc.readiness import PartState
 from gateway.ipc.rpc import Peer, Server
@@ -222,7 +222,7 @@ class Front:
                     of_trunk=self._trunk_sound.get,
                 ),
             ),
-            EdgeRouter(self.routing, self.halls, self.web, self.refusals, self.closing),
+            EdgeRouter(self.routing, self.halls, self.web, self.refusals, self.closing, users.role),
             self._spawn,
             self._bindings,
             trunks,
@@ -375,6 +375,19 @@ class Front:
         if routed is None:
             raise CallRefused(404, f"no running call {call_id}")
         await self.closing.ended(call_id, CallEnding(how))
+
+    async def steer(self, call_id: str, act: Steering, what: str, by: str) -> None:
+        """Has a running conversation do something. Raises `CallRefused`."""
+        routed = self.routing.calls.get(call_id)
+        hall = self.routing.halls.get(routed.hall) if routed is not None else None
+        if routed is None or hall is None:
+            raise CallRefused(404, f"no running call {call_id}")
+        if act == "transfer" and self.routing.target_of(call_id, what) is None:
+            raise CallRefused(409, f"the call's dialplan names no target {what}")
+        try:
+            await hall.ask(SteerCall(call_id, act, what, by))
+        except RpcError as error:
+            raise CallRefused(409, str(error)) from None
 
     async def list_calls(
         self, search: CallSearch, count: int, cursor: str | None

@@ -36,7 +36,7 @@ from gateway.hall.dialogue.speech import FILLER
 from gateway.hall.grants import Grants
 from gateway.hall.media.audio import HOUSE_HZ
 from gateway.hall.parts.clocks import Clocks
-from gateway.hall.parts.inbox import TargetHeard, Transferred
+from gateway.hall.parts.inbox import Steered, TargetHeard, Transferred
 from gateway.hall.verbs.perform import perform
 from gateway.hall.withdrawn import Withdrawn
 from gateway.ipc.codec import from_json, to_json
@@ -51,6 +51,7 @@ from gateway.ipc.hall_messages import (
     Health,
     LiveCall,
     RenderPrompts,
+    SteerCall,
     VoicesWithdrawn,
 )
 from gateway.ipc.line_messages import (
@@ -118,6 +119,7 @@ class Hall:
         handlers = [
             CallOffer.handled_by(self.call_offered),
             EndCall.handled_by(self.end_call),
+            SteerCall.handled_by(self.steer_call),
             CallStarted.handled_by(self.call_started),
             CallConfirmed.handled_by(self.call_confirmed),
             KeyPressed.handled_by(self.key_pressed),
@@ -260,6 +262,15 @@ class Hall:
 
     async def end_call(self, _: Peer, asked: EndCall) -> None:
         self._call(asked.call_id).end(asked.how)
+
+    async def steer_call(self, _: Peer, asked: SteerCall) -> None:
+        """Raises `RpcError` when the call is in no conversation."""
+        call = self._call(asked.call_id)
+        if not call.converses or call.inbox.ended.is_set():
+            raise RpcError("the call is in no conversation now")
+        call.session.event("steered", act=asked.act, by=asked.by)
+        call.log.info("call.steered", act=asked.act, by=asked.by)
+        call.inbox.post(Steered(asked.act, asked.what))
 
     async def render_prompts(self, _: Peer, asked: RenderPrompts) -> None:
         """Has the engine render texts that must be there when it is not."""

@@ -73,6 +73,21 @@ class EndCall(Ask[None]):
     how: CallEnding
 
 
+Steering = Literal["say", "transfer", "mute", "unmute"]
+
+
+@dataclass(frozen=True, slots=True)
+class SteerCall(Ask[None]):
+    """An operator has a conversation's voice say `what`, hand the caller to a target, or be still."""
+
+    wire: ClassVar[str] = "call.steer"
+    call_id: str
+    act: Steering
+    what: str = field(default="", repr=False)
+    by: str = ""
+    """The operator's token, by name."""
+
+
 @dataclass(frozen=True, slots=True)
 class RenderPrompts(Ask[None]):
     """Texts that must be sayable when the engine is away, in the grant's voice."""

@@ -26,6 +26,8 @@ from gateway.errors import VoicegateError
 
 REALM: Final = "voicegate"
 FIRST_USER: Final = "phone"
+CALLER: Final = "caller"
+"""The role of a user unless it is told otherwise."""
 MIN_PASSWORD: Final = 8
 MAX_NAME: Final = 64
 _IN_NAMES: Final = frozenset("_.+-")
@@ -55,11 +57,21 @@ class SipUser:
     """its telephone may log in by RFC 2069, whose answers have no count"""
     srtp: Encryption | None = None
     """None: as the house has it"""
+    role: str = CALLER
+    """what it may do (`gateway.front.admission.rights`)"""
 
     @classmethod
-    def of(cls, name: str, password: str, *, legacy: bool = False, srtp: Encryption | None = None) -> SipUser:
+    def of(
+        cls,
+        name: str,
+        password: str,
+        *,
+        legacy: bool = False,
+        srtp: Encryption | None = None,
+        role: str = CALLER,
+    ) -> SipUser:
         """The user with that password."""
-        return cls(hashes(name, password), hashes(f"{name}@{REALM}", password), legacy, srtp)
+        return cls(hashes(name, password), hashes(f"{name}@{REALM}", password), legacy, srtp, role)
 
     @classmethod
     def read(cls, row: Any) -> SipUser:
@@ -74,12 +86,14 @@ class SipUser:
             {algorithm: str(at_realm[algorithm]) for algorithm in ALGORITHMS if at_realm},
             row.get("legacy", False),
             row.get("srtp"),
+            str(row.get("role", CALLER)),
         )
 
     def row(self) -> dict[str, Any]:
         """For the file."""
         more: dict[str, Any] = {"at_realm": self.at_realm} if self.at_realm else {}
         more |= {"legacy": True} if self.legacy else {}
+        more |= {"role": self.role} if self.role != CALLER else {}
         return {**self.ha1, **more, **({"srtp": self.srtp} if self.srtp else {})}
 
 
@@ -123,12 +137,25 @@ class SipUsers:
         self._reread()
         return self._users.get(composed(name).removesuffix(f"@{REALM}"))
 
-    def add(self, name: str, password: str, *, legacy: bool = False, srtp: Encryption | None = None) -> None:
+    def role(self, name: str) -> str:
+        """What the user may do, by its role's name; of a user that is not there yet, what it would get."""
+        user = self._named(name)
+        return CALLER if user is None else user.role
+
+    def add(
+        self,
+        name: str,
+        password: str,
+        *,
+        legacy: bool = False,
+        srtp: Encryption | None = None,
+        role: str | None = None,
+    ) -> None:
         """Adds a user, or gives an existing one another password. Raises `UsersError`.
 
         `legacy`: its telephone may answer without a count (RFC 2069), so that who sees one answer can use it
         before the telephone does, though only once and from the same address. `srtp`: whether its sound is
-        encrypted; unless that is said, it stays as it was, or is as the house has it.
+        encrypted, `role`: what it may do; unless that is said, it stays as it was, or is as the house has it.
         """
         name, password = composed(name), composed(password)
         if not 0 < len(name) <= MAX_NAME or not all(map(_is_in_names, name)):
@@ -140,7 +167,8 @@ class SipUsers:
         with self._locked():
             known = self._users.get(name)
             srtp = srtp or (None if known is None else known.srtp)
-            self._users[name] = SipUser.of(name, password, legacy=legacy, srtp=srtp)
+            role = role or (CALLER if known is None else known.role)
+            self._users[name] = SipUser.of(name, password, legacy=legacy, srtp=srtp, role=role)
             self._write()
             if self._first_name() == name:
                 self._first.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import click
 
 from gateway.cli.house.house_state import telephone_states
 from gateway.config.settings import load
+from gateway.front.admission.rights import ROLES
 from gateway.ipc.binding import Binding
 from gateway.ipc.front_messages import TelephoneState
 from gateway.store.registry import Registry
@@ -44,14 +45,17 @@ def user() -> None:
     type=click.Choice(ENCRYPTIONS),
     help="Whether this telephone's sound is encrypted; without it as VOICEGATE_SIP_SRTP says.",
 )
-def add(name: str, password_from: IO[str] | None, *, legacy: bool, srtp: Encryption | None) -> None:
+@click.option("--role", type=click.Choice(list(ROLES)), help="What it may do; caller unless said otherwise.")
+def add(
+    name: str, password_from: IO[str] | None, *, legacy: bool, srtp: Encryption | None, role: str | None
+) -> None:
     """Add the user NAME, or give it another password.
 
     NAME may have letters of any language.
     """
     made = typed_secret() if password_from is None else None
     password = made or (_first_line(password_from) if password_from else "")
-    SipUsers(load().data_dir).add(name, password, legacy=legacy, srtp=srtp)
+    SipUsers(load().data_dir).add(name, password, legacy=legacy, srtp=srtp, role=role)
     click.echo(f"user {name}, password {made}" if made else f"user {name}")
 
 

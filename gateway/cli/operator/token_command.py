@@ -15,7 +15,7 @@ import click
 from gateway.cli.calls.call_table import tame
 from gateway.cli.house.house_client import HouseClient, is_elsewhere
 from gateway.config.settings import load
-from gateway.front.http.rights import ROLES
+from gateway.front.admission.rights import ROLES
 from gateway.store.api_tokens import ApiToken, ApiTokens, TokenError
 from gateway.store.registry import Registry
 

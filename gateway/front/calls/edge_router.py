@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 
 from gateway.edge.router import Accept, IncomingCall, Refuse, RefusedInvite, WebAnswer
 from gateway.errors import CallRefused, HallRefused
+from gateway.front.admission.rights import rights_of
 from gateway.front.admission.routing import Routing
 from gateway.front.calls.closing import Closing
 from gateway.front.calls.refusals import Refusals
@@ -15,6 +16,7 @@ from gateway.front.calls.web_calls import WebCalls
 from gateway.front.halls.hall_choice import HallChoice
 from gateway.ipc.call_facts import CallFacts
 from gateway.ipc.ending import CallEnding
+from gateway.store.sip_users import UsersError
 
 log = structlog.get_logger("front")
 
@@ -23,8 +25,16 @@ class EdgeRouter:
     """The edge's `Router`."""
 
     def __init__(
-        self, routing: Routing, halls: HallChoice, web: WebCalls, refusals: Refusals, closing: Closing
+        self,
+        routing: Routing,
+        halls: HallChoice,
+        web: WebCalls,
+        refusals: Refusals,
+        closing: Closing,
+        role_of: Callable[[str], str],
     ) -> None:
+        """`role_of` a telephone's user (`gateway.front.admission.rights`); it may raise `UsersError`."""
+        self._role_of = role_of
         self._routing = routing
         self._halls = halls
         self._web = web
@@ -46,6 +56,8 @@ class EdgeRouter:
 
     async def offered(self, call: IncomingCall) -> Accept | Refuse:
         """A new INVITE that passed the edge's limits."""
+        if (barred := self._barred(call.facts)) is not None:
+            return barred
         try:
             routed = await self._routing.offer(call.facts, hall=call.hall)
         except CallRefused as refusal:
@@ -58,8 +70,20 @@ class EdgeRouter:
             return Refuse(500, "Server Internal Error", call_id=call_id)
         return Accept(routed.call_id)
 
+    def _barred(self, facts: CallFacts) -> Refuse | None:
+        """The refusal of a user whose role has not the right to call."""
+        try:
+            if not facts.user or "calls.place" in rights_of(self._role_of(facts.user)):
+                return None
+        except UsersError as error:
+            log.error("users.unreadable", error=str(error))
+            return Refuse(503, "Service Unavailable", 5)
+        return Refuse(403, f"the user {facts.user} has not the right calls.place")
+
     async def web_offered(self, facts: CallFacts, offer: str) -> WebAnswer | Refuse:
         """A new INVITE with a browser's offer."""
+        if (barred := self._barred(facts)) is not None:
+            return barred
         try:
             return WebAnswer(*await self._web.place(facts, offer))
         except CallRefused as refusal:

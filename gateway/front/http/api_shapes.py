@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.front.http.rights import Right
+from gateway.front.admission.rights import Right
 
 PRINTED = r"^[^\x00-\x1f\x7f]*$"
 """A text without control characters."""
@@ -138,6 +138,84 @@ class CallsAsked(BaseModel):
     """how many at most"""
     cursor: Annotated[str, Field(max_length=100)] | None = None
     """`next` of the page before"""
+
+
+class SayWish(BodyShape):
+    """What a conversation's voice shall say."""
+
+    text: Annotated[str, Field(min_length=1, max_length=500, pattern=PRINTED)]
+
+
+class TransferWish(BodyShape):
+    """Whom a caller shall be handed to."""
+
+    target: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,80}$")]
+    """by its name among the plan's targets"""
+
+
+class MuteWish(BodyShape):
+    """Whether a conversation's voice is still, and hears nothing."""
+
+    muted: bool
+
+
+class UserWish(BodyShape):
+    """A telephone's user."""
+
+    password: Annotated[str, Field(min_length=8, max_length=128, pattern=PRINTED)] | None = None
+    """one is made, and told this once, where none is given"""
+    legacy: bool = False
+    """its telephone may log in by RFC 2069"""
+    srtp: Literal["required", "optional", "off"] | None = None
+    role: Role = "caller"
+
+
+class UserShown(AnswerShape):
+    """A telephone's user."""
+
+    name: str
+    role: str
+    legacy: bool
+    srtp: str | None
+
+
+class MadeUser(UserShown):
+    """A user that was added; `password` where one was made."""
+
+    password: str | None
+
+
+class UserList(AnswerShape):
+    """Telephones' users."""
+
+    users: list[UserShown]
+
+
+class RecordingShown(AnswerShape):
+    """What a caller left."""
+
+    day: str
+    file: str
+    call_id: str
+    at: float
+    bytes: int
+
+
+class RecordingList(AnswerShape):
+    """Recordings, the newest first."""
+
+    recordings: list[RecordingShown]
+
+
+class RecordingsAsked(BaseModel):
+    """Which recordings."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    call_id: Annotated[str, Field(max_length=64)] = ""
+    """of this call alone"""
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    """how many at most"""
 
 
 class TokenWish(BodyShape):

@@ -21,8 +21,10 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
 from gateway.config.ice_servers import IceServers
+from gateway.config.paths import recordings_dir
 from gateway.config.settings import Settings
 from gateway.errors import VoicegateError
+from gateway.front.admission.rights import Principal
 from gateway.front.http.boundary import SIP_PATH, Boundary, source_of
 from gateway.front.http.call_desk import CALL_ID, CallDesk, CallHouse
 from gateway.front.http.credentials import Gatekeeper
@@ -32,12 +34,14 @@ from gateway.front.http.openapi import description
 from gateway.front.http.operations import routes
 from gateway.front.http.plan_desk import PlanDesk, PlanHouse
 from gateway.front.http.problems import refusal
-from gateway.front.http.rights import Principal
+from gateway.front.http.recording_desk import RecordingDesk
 from gateway.front.http.sip_socket import SipHouse, SipSocket
 from gateway.front.http.token_desk import TokenDesk
+from gateway.front.http.user_desk import UserDesk
 from gateway.front.http.whip_door import CallPlace, WhipDoor
 from gateway.ipc.front_messages import HouseState
 from gateway.store.api_tokens import ApiTokens
+from gateway.store.sip_users import SipUsers
 
 READY_FOR_S: Final = 1.0
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -76,6 +80,7 @@ def build_app(
     credentials = Gatekeeper(token, tokens, local_only=settings.local_only)
     embedding = Embedding(settings)
     calls, made, plans = CallDesk(house), TokenDesk(tokens), PlanDesk(house)
+    users, recordings = UserDesk(SipUsers(settings.data_dir)), RecordingDesk(recordings_dir(settings))
     whip = WhipDoor(house, credentials, IceServers(settings), embedding)
     machines = MachineDoor(house, credentials)
     handlers = {
@@ -83,6 +88,9 @@ def build_app(
         "place_call": whip.place, "ask_offers": whip.offers, "trickle": whip.trickle,
         "leave_call": whip.leave, "ice_servers": whip.ice, "embed": whip.embed,
         "list_calls": calls.listed, "show_call": calls.shown, "end_call": calls.ended,
+        "say": calls.say, "transfer": calls.transfer, "mute": calls.mute,
+        "list_recordings": recordings.listed, "hear_recording": recordings.heard,
+        "list_users": users.listed, "put_user": users.put, "remove_user": users.removed,
         "list_tokens": made.listed, "make_token": made.made, "revoke_token": made.revoked,
         "list_routes": plans.listed, "check_plans": plans.tried, "reload": plans.reload,
         "list_voices": plans.voices,

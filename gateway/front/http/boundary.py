@@ -25,10 +25,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.config.settings import Settings
 from gateway.edge.flows.transport import plain_host
 from gateway.errors import StartError
+from gateway.front.admission.rights import ROLES, Principal
 from gateway.front.http.credentials import Gatekeeper
 from gateway.front.http.embedding import Embedding, EmbedRefused, preflight, sharing
 from gateway.front.http.problems import refusal
-from gateway.front.http.rights import ROLES, Principal
 from model.tasks import race
 
 MAX_BODY: Final = 64 * 1024

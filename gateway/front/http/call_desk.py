@@ -1,4 +1,4 @@
-"""What operators and their programs ask about calls: list, show, hang up."""
+"""What operators and their programs ask about calls: list, show, hang up, say, transfer, mute."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.errors import CallRefused
-from gateway.front.http.api_shapes import CallsAsked
-from gateway.front.http.operations import wrong
+from gateway.front.http.api_shapes import CallsAsked, MuteWish, SayWish, TransferWish
+from gateway.front.http.operations import body_of, wrong
 from gateway.front.http.problems import refusal, refused_call
 from gateway.ipc.ending import End
+from gateway.ipc.hall_messages import Steering
 from gateway.store.call_search import CallSearch
 
 CALL_ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,64}\Z")
@@ -27,6 +28,13 @@ class CallHouse(Protocol):
 
     async def hang_up(self, call_id: str, how: End) -> None:
         """Ends a call, and notes how. Raises `CallRefused` (404) when no such call runs."""
+
+    async def steer(self, call_id: str, act: Steering, what: str, by: str) -> None:
+        """Has a running conversation do something.
+
+        Raises `CallRefused`: 404 when no such call runs, 409 when it is in no conversation, or may not go
+        there.
+        """
 
     async def list_calls(
         self, search: CallSearch, count: int, cursor: str | None
@@ -83,6 +91,33 @@ class CallDesk:
         log.info("call.end_asked", call_id=call_id, asker=request.state.asker.name)
         try:
             await self._house.hang_up(call_id, End.CONSOLE)
+        except CallRefused as refused:
+            return refused_call(refused)
+        return Response(status_code=204)
+
+    async def say(self, request: Request) -> Response:
+        """The conversation's voice says a text, word for word."""
+        wish = await body_of(request, SayWish)
+        return wish if isinstance(wish, Response) else await self._steer(request, "say", wish.text)
+
+    async def transfer(self, request: Request) -> Response:
+        """The caller is handed to a target of the plan's."""
+        wish = await body_of(request, TransferWish)
+        return wish if isinstance(wish, Response) else await self._steer(request, "transfer", wish.target)
+
+    async def mute(self, request: Request) -> Response:
+        """The voice is still, or speaks again."""
+        wish = await body_of(request, MuteWish)
+        if isinstance(wish, Response):
+            return wish
+        return await self._steer(request, "mute" if wish.muted else "unmute", "")
+
+    async def _steer(self, request: Request, act: Steering, what: str) -> Response:
+        call_id = request.path_params["call_id"]
+        if not CALL_ID.match(call_id):
+            return refusal(404, "there is no such call")
+        try:
+            await self._house.steer(call_id, act, what, request.state.asker.name)
         except CallRefused as refused:
             return refused_call(refused)
         return Response(status_code=204)

@@ -25,8 +25,8 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
+from gateway.front.admission.rights import HERE, PAGE, ROLES, Principal, rights_of
 from gateway.front.http.problems import refusal
-from gateway.front.http.rights import HERE, PAGE, ROLES, Principal, rights_of
 from gateway.store.api_tokens import ApiToken, ApiTokens
 from gateway.store.registry import RegistryError
 

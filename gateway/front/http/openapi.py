@@ -14,10 +14,10 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from gateway.front.admission.rights import RIGHTS, ROLES
 from gateway.front.http.api_shapes import Problem
 from gateway.front.http.operations import OPERATIONS, PATH_PARAMETERS, Operation
 from gateway.front.http.problems import PROBLEM
-from gateway.front.http.rights import RIGHTS, ROLES
 from model import __version__
 
 ANY_REQUEST: Final = (403, 413, 421, 500)

@@ -16,9 +16,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from gateway.front.admission.rights import Principal, Right
 from gateway.front.http import api_shapes as shapes
 from gateway.front.http.problems import refusal
-from gateway.front.http.rights import Principal, Right
 
 Handler = Callable[[Request], Awaitable[Response]]
 Needs = Right | Literal["any token", "nothing"]
@@ -61,6 +61,9 @@ class Operation:
 PATH_PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "call_id": ("a call's id", {"type": "string", "pattern": "^[A-Za-z0-9._~-]{1,64}$"}),
     "own_call": ("what stands in the Location of a call that was placed", {"type": "string"}),
+    "name": ("a user's name", {"type": "string", "maxLength": 64}),
+    "day": ("the day of a recording", {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"}),
+    "file": ("a recording's file", {"type": "string", "pattern": r"^[A-Za-z0-9._~-]{1,90}\.wav$"}),
     "token_id": ("a token's id: what stands between its first two _", {"type": "string"}),
 }
 """What stands in braces in a path, and its JSON Schema."""
@@ -120,6 +123,44 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     Operation(
         name="end_call", method="DELETE", path="/api/calls/{call_id}", needs="calls.end", status=204,
         does="Hangs a call up.", refuses=(404, 502, 503),
+    ),
+    Operation(
+        name="say", method="POST", path="/api/calls/{call_id}/say", needs="calls.takeover", status=204,
+        does="Has a running conversation's voice say a text, word for word.",
+        takes=shapes.SayWish, refuses=(400, 404, 409),
+    ),
+    Operation(
+        name="transfer", method="POST", path="/api/calls/{call_id}/transfer", needs="calls.takeover",
+        does="Hands the caller of a running conversation to a target that the call's plan names.",
+        status=204, takes=shapes.TransferWish, refuses=(400, 404, 409),
+    ),
+    Operation(
+        name="mute", method="PUT", path="/api/calls/{call_id}/mute", needs="calls.takeover", status=204,
+        does="Has a conversation's voice be still and hear nothing, or go on.",
+        takes=shapes.MuteWish, refuses=(400, 404, 409),
+    ),
+    Operation(
+        name="list_recordings", method="GET", path="/api/recordings", needs="recordings.read",
+        does="Lists what callers left, the newest first.", asks=shapes.RecordingsAsked,
+        gives=shapes.RecordingList, refuses=(400,),
+    ),
+    Operation(
+        name="hear_recording", method="GET", path="/api/recordings/{day}/{file}", needs="recordings.read",
+        does="Gives a recording; parts of it by Range.", gives_also=("audio/wav",), refuses=(404, 416),
+    ),
+    # ── telephones' users ──
+    Operation(
+        name="list_users", method="GET", path="/api/users", needs="users.write", gives=shapes.UserList,
+        does="Lists the users that telephones log in as.", refuses=(503,),
+    ),
+    Operation(
+        name="put_user", method="PUT", path="/api/users/{name}", needs="users.write", takes=shapes.UserWish,
+        does="Adds a user, or gives it another password; nobody gives a right that he has not.",
+        gives=shapes.MadeUser, refuses=(400, 403),
+    ),
+    Operation(
+        name="remove_user", method="DELETE", path="/api/users/{name}", needs="users.write", status=204,
+        does="Removes a user.", refuses=(404,),
     ),
     # ── tokens ──
     Operation(

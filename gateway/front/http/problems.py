@@ -9,7 +9,7 @@ from typing import Any, Final
 from starlette.responses import JSONResponse, Response
 
 from gateway.errors import CallRefused
-from gateway.front.http.rights import Right
+from gateway.front.admission.rights import Right
 
 PROBLEM: Final = "application/problem+json"
 HTTP_STATUS: Final = {

@@ -8,11 +8,11 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from gateway.front.admission.rights import RIGHTS, Principal
 from gateway.front.http.api_shapes import TokenWish
 from gateway.front.http.boundary import source_of
 from gateway.front.http.operations import body_of
 from gateway.front.http.problems import refusal
-from gateway.front.http.rights import RIGHTS, Principal
 from gateway.store.api_tokens import ApiTokens, TokenError
 from gateway.store.registry import RegistryError
 

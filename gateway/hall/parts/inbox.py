@@ -15,6 +15,7 @@ from gateway.hall.media.turns import TurnEvent
 from gateway.hall.parts.keypad import Keypad
 from gateway.hall.parts.playout import Item, Playout
 from gateway.ipc.ending import CallEnding, End
+from gateway.ipc.hall_messages import Steering
 from gateway.ipc.line_messages import KeyWay
 from model.ears.words_heard import Words
 from model.redaction.redactor import Passage
@@ -102,13 +103,21 @@ class TargetHeard:
 
 
 @dataclass(frozen=True, slots=True)
+class Steered:
+    """An operator wants something of a conversation; `what` is a text or a target."""
+
+    act: Steering
+    what: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The call is over."""
 
     how: CallEnding
 
 
-Event = Dtmf | CallerTurn | LanguageHeard | Transferred | TargetHeard | Ended | SpeechEvent
+Event = Dtmf | CallerTurn | LanguageHeard | Transferred | TargetHeard | Steered | Ended | SpeechEvent
 
 
 class CallEnded(Exception):

@@ -24,6 +24,7 @@ from gateway.hall.parts.inbox import (
     Event,
     Heard,
     LanguageHeard,
+    Steered,
     ToolCall,
 )
 from gateway.hall.parts.playout import Item
@@ -52,6 +53,8 @@ class Conversation:
         self._foreign = ""
         """a language that is not the route's, in which the caller speaks"""
         self._leads_to: str | None = None
+        self._muted = False
+        """an operator wants the voice to be still"""
         self._keys = 0
         """keys that the caller pressed, one after another"""
 
@@ -74,6 +77,7 @@ class Conversation:
         elif verb.greeting and self._greeting is None:
             self._say(verb.greeting)
         call.show_state()
+        call.converses = True
         try:
             while True:
                 if call.inbox.refused is not None:
@@ -84,6 +88,7 @@ class Conversation:
                 elif await self._take(event):
                     return self._leads_to
         finally:
+            call.converses = False
             call.ear.attend(None)
             if language is not None:
                 language.close()
@@ -109,7 +114,7 @@ class Conversation:
         call, now = self._call, self._call.clocks.monotonic()
         if self._ends_at is not None and now >= self._ends_at:
             await self._goodbye("time limit")
-        if self._exchanges.awaits_reply:
+        if self._exchanges.awaits_reply or self._muted:
             call.ear.restart_silence()
             return
         if now - call.ear.last_sound < self._verb.silence_s:
@@ -141,6 +146,8 @@ class Conversation:
                 self._exchanges.understood(event)
             case ToolCall():
                 return await self._tool(event)
+            case Steered():
+                await self._steered(event)
             case Dtmf():
                 self._keys = self._keys + 1 if event.digit in "0123456789*#" else 0
                 secret = self._keys > TOLD and event.digit != KEY  # it may be one of a card's
@@ -151,6 +158,30 @@ class Conversation:
                 else:
                     call.line.show(ShownNote(NO_KEYS))
         return False
+
+    async def _steered(self, wish: Steered) -> None:
+        """What an operator wants; a transfer that went raises `CallEnded`."""
+        call = self._call
+        if wish.act == "unmute":
+            self._muted = False
+            call.ear.listen()
+            call.ear.restart_silence()
+            return
+        call.speech.cut()
+        call.seat.aim(FULL)
+        match wish.act:
+            case "mute":
+                self._muted = True
+                call.ear.ignore()
+            case "say":  # word for word: braces are no facts
+                call.speech.say(wish.what)
+                call.ear.restart_silence()
+            case "transfer":
+                call.ear.ignore()
+                await transfer(call, wish.what)
+                if not self._muted:
+                    self._say(self._verb.no_transfer)
+                    call.ear.listen()
 
     # ── the caller's turn ────────────────────────────────────────────────────────────────────────────
 

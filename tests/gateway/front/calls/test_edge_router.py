@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,7 +26,7 @@ class Parts:
         self.noted: list[Any] = []
         self.dialplan = SimpleNamespace(answers_emergencies=True)
         part: Any = self
-        self.router = EdgeRouter(part, part, part, part, part)
+        self.router = EdgeRouter(part, part, part, part, part, lambda user: user)
 
     async def _said(self, *_: Any, **__: Any) -> Any:
         if isinstance(self.answer, Exception):
@@ -115,3 +116,21 @@ async def test_the_rest_is_passed_on() -> None:
     await router.ended("c1", CallEnding(End.CALLER))
     ids = {"sip_call_id": "sip-id", "call_id": None}
     assert parts.noted == [("c1", "5"), (FACTS, 403, "no", ids), ("c1", End.CALLER)]
+
+
+@pytest.mark.parametrize("way", ["offered", "web_offered"])
+async def test_a_user_whose_role_may_not_call_hears_so(way: str) -> None:
+    """Here each user's role is called as the user is."""
+    parts = Parts(SimpleNamespace(call_id="c1") if way == "offered" else ("c1", "v=0"))
+
+    async def asks(user: str) -> Any:
+        facts = replace(FACTS, user=user)
+        if way == "offered":
+            return await parts.router.offered(IncomingCall(facts, "narrow", "", "hall0"))
+        return await parts.router.web_offered(facts, "v=0")
+
+    for user in ("caller", "operator", "admin"):
+        assert not isinstance(await asks(user), Refuse)
+    for user in ("watcher", "nobody", "a role of before"):
+        refused = await asks(user)
+        assert (refused.status, "calls.place" in refused.reason) == (403, True)

@@ -38,6 +38,7 @@ class FakeHouse:
         self.busy = ""
         self.asked = 0
         self.searched: list[tuple[Any, ...]] = []
+        self.steered: list[tuple[str, str]] = []
 
     async def place(self, offer_sdp: str, dialled: str, source: str, user_agent: str) -> tuple[str, str]:
         if self.refuses is not None:
@@ -50,6 +51,11 @@ class FakeHouse:
             raise CallRefused(404, f"no running call {call_id}")
         self.hung_up.append(call_id)
         self.hows.append(how)
+
+    async def steer(self, call_id: str, act: str, what: str, by: str) -> None:
+        if call_id != "c1":
+            raise CallRefused(404, f"no running call {call_id}")
+        self.steered.append((act, what))
 
     async def list_calls(self, *asked: Any) -> tuple[list[dict[str, Any]], str | None]:
         self.searched.append(asked)

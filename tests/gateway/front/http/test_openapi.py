@@ -11,11 +11,11 @@ import pytest
 from starlette.routing import Route
 
 from gateway.config.settings import Settings
+from gateway.front.admission.rights import RIGHTS
 from gateway.front.http.app import build_app
 from gateway.front.http.boundary import OPEN_FOLDER, OPEN_PATHS
 from gateway.front.http.openapi import description, text
 from gateway.front.http.operations import OPERATIONS, PATH_PARAMETERS
-from gateway.front.http.rights import RIGHTS
 from tests.gateway.front.http.test_app import TOKEN, FakeHouse
 
 FILE = Path(__file__).parents[4] / "docs" / "api" / "openapi.json"

@@ -17,11 +17,11 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from gateway.config.settings import Settings
+from gateway.front.admission.rights import RIGHTS, ROLES
 from gateway.front.http import boundary, credentials
 from gateway.front.http.app import build_app
 from gateway.front.http.credentials import COOKIE, PAGE_COOKIE, SOURCES, WRONG_TOKENS, Gatekeeper, Guesses
 from gateway.front.http.operations import OPERATIONS, Operation
-from gateway.front.http.rights import RIGHTS, ROLES
 from gateway.store.api_tokens import ApiTokens
 from gateway.store.registry import Registry
 from tests.gateway.front.http.test_app import BEARER, OFFER, SDP, TOKEN, FakeHouse
@@ -70,7 +70,8 @@ def here(tmp_path: Path) -> Iterator[Door]:
 
 
 def asked(client: TestClient, one: Operation, **more: Any) -> Any:
-    path = one.path.format(call_id="c1", own_call="c1.0", token_id="a" * 10, name="anna")
+    given = {"day": "2026-03-02", "file": "c1-1.wav"}
+    path = one.path.format(call_id="c1", own_call="c1.0", token_id="a" * 10, name="anna", **given)
     return client.request(one.method, path, **more)
 
 

@@ -1,0 +1,64 @@
+"""What callers left, over HTTP: listed, and heard. A name in an address is never a path."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Final
+
+import structlog
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+
+from gateway.front.http.api_shapes import RecordingsAsked
+from gateway.front.http.operations import wrong
+from gateway.front.http.problems import refusal
+
+DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
+FILE: Final = re.compile(r"([A-Za-z0-9._~-]{1,64})-([0-9]{1,12})\.wav", re.ASCII)
+"""A call's id, and when it was left, seconds since the epoch."""
+
+log = structlog.get_logger("http")
+
+
+class RecordingDesk:
+    """The handlers. `folder` holds a folder for each day."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def listed(self, request: Request) -> Response:
+        """The newest first."""
+        try:
+            asked = RecordingsAsked.model_validate(dict(request.query_params))
+        except ValidationError as error:
+            return refusal(400, wrong(error.errors(include_input=False, include_url=False)))
+        return JSONResponse({"recordings": await asyncio.to_thread(self._list, asked)})
+
+    def _list(self, asked: RecordingsAsked) -> list[dict[str, object]]:
+        found: list[dict[str, object]] = []
+        days = (day for day in self._folder.glob("*") if DAY.fullmatch(day.name) and day.is_dir())
+        for day in sorted(days, reverse=True):
+            named = [(file, match) for file in day.iterdir() if (match := FILE.fullmatch(file.name))]
+            for file, match in sorted(named, key=lambda one: int(one[1][2]), reverse=True):
+                if asked.call_id in ("", match[1]) and _is_plain(file):
+                    about = {"day": day.name, "file": file.name, "call_id": match[1], "at": float(match[2])}
+                    found.append({**about, "bytes": file.stat().st_size})
+                if len(found) == asked.limit:
+                    return found
+        return found
+
+    async def heard(self, request: Request) -> Response:
+        """One of them; who heard it stands in the log."""
+        day, name = request.path_params["day"], request.path_params["file"]
+        file = self._folder / day / name
+        if not DAY.fullmatch(day) or not FILE.fullmatch(name) or not await asyncio.to_thread(_is_plain, file):
+            return refusal(404, "there is no such recording")
+        log.info("recording.read", file=f"{day}/{name}", asker=request.state.asker.name)
+        return FileResponse(file, media_type="audio/wav")
+
+
+def _is_plain(file: Path) -> bool:
+    return file.is_file() and not file.is_symlink() and not file.parent.is_symlink()
