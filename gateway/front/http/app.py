@@ -31,7 +31,7 @@ from gateway.front.http.credentials import Gatekeeper
 from gateway.front.http.embedding import Embedding
 from gateway.front.http.login import PAGE, LoginDoor
 from gateway.front.http.openapi import description
-from gateway.front.http.operations import routes
+from gateway.front.http.operations import doors, routes
 from gateway.front.http.plan_desk import PlanDesk, PlanHouse
 from gateway.front.http.problems import refusal
 from gateway.front.http.recording_desk import RecordingDesk
@@ -105,7 +105,7 @@ def build_app(
         *routes(handlers, counted),
         WebSocketRoute(SIP_PATH, SipSocket(house).serve),
         Mount("/console", StaticFiles(directory=PAGE)),
-        *more,
+        *doors(more, counted),
     ]
     boundary = {"settings": settings, "credentials": credentials, "embedding": embedding, "counted": counted}
     app = Starlette(

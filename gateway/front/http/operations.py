@@ -56,6 +56,8 @@ class Operation:
     status: int = 200
     refuses: tuple[int, ...] = ()
     """Statuses of its own problems; those that any request may meet are not among them."""
+    is_door: bool = False
+    """Its handler comes with a route of its own, where the house has one (`doors`)."""
 
 
 PATH_PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
@@ -162,6 +164,17 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         name="remove_user", method="DELETE", path="/api/users/{name}", needs="users.write", status=204,
         does="Removes a user.", refuses=(404,),
     ),
+    # ── what happens, as it happens ──
+    Operation(
+        name="follow_events", method="GET", path="/api/events", needs="calls.read", is_door=True,
+        does="Tells what happens in calls, as server-sent events, for as long as one listens.",
+        query=(
+            ("call_id", "of one call", {"type": "string", "maxLength": 128}),
+            ("type", "of this type, or of several", {"type": "array", "items": {"type": "string"}}),
+            ("after", "start: from the oldest that is kept; an event's id: after that", {"type": "string"}),
+        ),
+        gives_also=("text/event-stream",), refuses=(400, 503),
+    ),
     # ── tokens ──
     Operation(
         name="list_tokens", method="GET", path="/api/tokens", needs="tokens.write", gives=shapes.TokenList,
@@ -223,11 +236,30 @@ def routes(handlers: Mapping[str, Handler], counted: Callable[[str], None]) -> l
     """
     by_path: dict[str, dict[str, Handler]] = {}
     for one in OPERATIONS:
+        if one.is_door:
+            continue
         by_path.setdefault(one.path, {})[one.method] = _guarded(one, handlers[one.name], counted)
     return [
         Route(path, _dispatched(methods), methods=list(methods), name=path)
         for path, methods in by_path.items()
     ]
+
+
+def doors(given: Iterable[Route], counted: Callable[[str], None]) -> list[Route]:
+    """Routes that come from elsewhere: those below /api have their operation in the table, and its right.
+
+    Raises `KeyError` or `ValueError` for one that is not there: nobody reaches what no right stands before.
+    """
+    known = {(one.path, one.method): one for one in OPERATIONS if one.is_door}
+    guarded = []
+    for route in given:
+        if route.path.startswith("/api/"):
+            methods = sorted((route.methods or set()) - {"HEAD"})
+            (method,) = methods
+            guard = _guarded(known[route.path, method], route.endpoint, counted)
+            route = Route(route.path, guard, methods=methods)
+        guarded.append(route)
+    return guarded
 
 
 def _dispatched(methods: Mapping[str, Handler]) -> Handler:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.config.settings import Settings
@@ -33,8 +35,17 @@ def test_every_route_of_the_api_is_an_operation_and_the_other_way_round() -> Non
         if isinstance(route, Route) and route.path not in ("/", "/login", "/logout")
         for method in (route.methods or set()) - {"HEAD"}
     }
-    assert served == {(one.path, one.method) for one in OPERATIONS}
+    assert served == {(one.path, one.method) for one in OPERATIONS if not one.is_door}
     assert len({one.name for one in OPERATIONS}) == len(OPERATIONS)
+
+
+def test_a_door_below_the_api_is_one_of_the_table_or_the_front_does_not_start() -> None:
+    async def serve(_: Request) -> Response:
+        raise AssertionError("nobody comes here")
+
+    for path in ("/api/anything", "/api/calls", "/api/"):
+        with pytest.raises(KeyError):
+            build_app(FakeHouse(), Settings(host="127.0.0.1"), TOKEN, [Route(path, serve)])
 
 
 def test_every_operation_has_a_right_or_says_that_it_needs_none() -> None:
