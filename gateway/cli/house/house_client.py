@@ -51,12 +51,12 @@ class Elsewhere:
 class HouseClient:
     """One gateway's API. Every method raises `ApiError`."""
 
-    def __init__(self, url: str, token: str, trust: Path | None = None) -> None:
-        """Raises `ApiError` for an address that cannot be."""
+    def __init__(self, url: str, token: str, trust: Path | None = None, *, own: bool = False) -> None:
+        """`own`: it runs on this machine. Raises `ApiError` for an address that cannot be."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
             raise ApiError(0, {"detail": f"{url!r} is not a URL such as https://gate.example:8443"})
-        if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        if parts.scheme == "http" and not own and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
             raise ApiError(0, {"detail": "a token goes over https:// only, but to this machine itself"})
         self._url = url.rstrip("/")
         self._http = httpx.Client(
@@ -73,7 +73,7 @@ class HouseClient:
         if named is not None:
             return cls(named.url, token_in(named.token_from), named.trust)
         host = settings.host if settings.host not in ("0.0.0.0", "::") else "127.0.0.1"  # noqa: S104  # compared
-        return cls(f"http://{in_url(host)}:{settings.http_port}", console_token(settings.data_dir))
+        return cls(f"http://{in_url(host)}:{settings.http_port}", console_token(settings.data_dir), own=True)
 
     def __enter__(self) -> Self:
         return self
@@ -86,7 +86,9 @@ class HouseClient:
             answer = self._http.request(method, self._url + path, timeout=timeout_s, **more)
             told = answer.json() if answer.content else {}
         except httpx.HTTPError as error:
-            raise ApiError(0, {"detail": f"{self._url} does not answer: {error}"}) from None
+            raise ApiError(
+                0, {"detail": f"{self._url} does not answer ({error}); is the gateway running?"}
+            ) from None
         except ValueError:
             raise ApiError(0, {"detail": f"{self._url} does not answer as a voicegate does"}) from None
         if answer.is_success:
