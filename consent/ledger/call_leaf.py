@@ -21,6 +21,8 @@ ENTERED: Final = (
     "caller", "called", "source", "started_at",
 )  # fmt: skip
 ENDED: Final = (*ENTERED, "ended_at", "how")
+LATER: Final = ("plan",)
+"""Fields of later versions: covered where they are there, so that older leaves are as they were."""
 SEAL_EVERY_S: Final = 60.0
 """How often the front seals what was entered or ended since."""
 SEAL_WITHIN_S: Final = 150.0
@@ -43,6 +45,7 @@ def call_leaf(call: Mapping[str, Any], stage: Stage) -> str:
     """The leaf hash of a row of the registry (`CallRow.to_json`), in hexadecimal; a missing field is null."""
     fields = ENTERED if stage == "entered" else ENDED
     values = [stage, *(_plain(name, call.get(name)) for name in fields)]
+    values += [call[name] for name in LATER if call.get(name) is not None]
     return leaf_hash(json.dumps(values, separators=(",", ":"), ensure_ascii=False).encode())
 
 

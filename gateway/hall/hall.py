@@ -266,7 +266,7 @@ class Hall:
     async def steer_call(self, _: Peer, asked: SteerCall) -> None:
         """Raises `RpcError` when the call is in no conversation."""
         call = self._call(asked.call_id)
-        if not call.converses or call.inbox.ended.is_set():
+        if not call.inbox.heeds_operator or call.inbox.ended.is_set():
             raise RpcError("the call is in no conversation now")
         call.session.event("steered", act=asked.act, by=asked.by)
         call.log.info("call.steered", act=asked.act, by=asked.by)

@@ -85,8 +85,6 @@ class Call:
     """those that the caller has heard whole, before a hall's death too"""
     clocks: Clocks = time
     state: str = field(default="offered", init=False)
-    converses: bool = False
-    """it is in a conversation, which an operator may steer"""
 
     @property
     def id(self) -> str:

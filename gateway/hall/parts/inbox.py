@@ -148,6 +148,8 @@ class Inbox:
         """the engine will not speak in this call any more"""
         self.gone = asyncio.Event()
         """set with `refused`"""
+        self.heeds_operator = False
+        """whoever reads it does what an operator wants (`Steered`)"""
         self.ended = asyncio.Event()
         self.how = CallEnding(End.OUR_ERROR)
         """how the call ended, once it has"""
@@ -162,6 +164,10 @@ class Inbox:
         except asyncio.QueueFull:
             self._log.error("call.inbox_full")
             self.end(CallEnding(End.STUCK))
+
+    def heed_operator(self, *, heeds: bool) -> None:
+        """Whoever reads it heeds operators from now on, or does no more."""
+        self.heeds_operator = heeds
 
     def press(self, digit: str, way: KeyWay, now: float) -> None:
         """The caller pressed a key, unless the same press came by another way before. `now` is monotonic."""

@@ -77,7 +77,7 @@ class Conversation:
         elif verb.greeting and self._greeting is None:
             self._say(verb.greeting)
         call.show_state()
-        call.converses = True
+        call.inbox.heed_operator(heeds=True)
         try:
             while True:
                 if call.inbox.refused is not None:
@@ -88,7 +88,7 @@ class Conversation:
                 elif await self._take(event):
                     return self._leads_to
         finally:
-            call.converses = False
+            call.inbox.heed_operator(heeds=False)
             call.ear.attend(None)
             if language is not None:
                 language.close()

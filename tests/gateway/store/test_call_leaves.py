@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import text
 
-from consent.ledger.call_leaf import ENDED, SEAL_WITHIN_S, call_leaf
+from consent.ledger.call_leaf import ENDED, LATER, SEAL_WITHIN_S, call_leaf
 from consent.ledger.chain import Row
 from consent.proof.call_seals import SEALED, SealOfCall, check_calls, seal_of
 from gateway.cli.main import cli
@@ -117,7 +117,7 @@ EDITS = {
     "payload": "7", "payload_whole": "7", "gateway": "'wm-0000'", "dialplan": "'x'", "route": "'ads'",
     "grant_jti": "NULL", "voice": "'heart'", "voice_hash": "'00'", "caller": "'sip:eve@x'",
     "called": "'sip:x@x'", "source": "'x'", "started_at": "'2026-01-01 00:00:00.000000'",
-    "ended_at": "'2027-02-01 00:00:00.000000'", "how": "'failed'",
+    "ended_at": "'2027-02-01 00:00:00.000000'", "how": "'failed'", "plan": "'0123456789ac'",
 }  # fmt: skip
 
 
@@ -137,7 +137,24 @@ def test_an_edited_row_is_told(sealing: Sealing, column: str) -> None:
 
 def test_every_column_of_a_call_is_covered() -> None:
     assert set(EDITS) | {"call_id"} == {column.name for column in CALLS.columns}
-    assert set(ENDED) == {column.name for column in CALLS.columns}
+    assert set(ENDED) | set(LATER) == {column.name for column in CALLS.columns}
+
+
+@both_databases
+@pytest.mark.parametrize("edit", ["NULL", "'another'"])
+def test_a_plan_that_was_kept_is_covered(sealing: Sealing, edit: str) -> None:
+    sealing.enter("a1", plan="0123456789ab")
+    sealing.end("a1")
+    sealing.seal()
+    assert sealing.of("a1").holds
+    sealing.sql(f"UPDATE calls SET plan = {edit} WHERE call_id = 'a1'")
+    assert sealing.of("a1").holds is False
+
+
+def test_a_row_without_a_plan_has_the_leaf_that_it_had_before_plans_were_kept() -> None:
+    call = {"call_id": "a1", "payload": 1, "started_at": 1.0}
+    assert call_leaf(call, "entered") == call_leaf({**call, "plan": None}, "entered")
+    assert call_leaf(call, "entered") != call_leaf({**call, "plan": "0123456789ab"}, "entered")
 
 
 WAYS = {
