@@ -29,7 +29,7 @@ def followed(settings: Settings, call_id: str | None = None) -> Iterator[dict[st
     Raises `VoicegateError` when no gateway answers, or it refuses.
     """
     url = f"http://{_host(settings)}:{settings.http_port}/api/events"
-    headers = {} if settings.local_only else {"Authorization": f"Bearer {console_token(settings.data_dir)}"}
+    headers = {"Authorization": f"Bearer {console_token(settings.data_dir)}"}
     asked = {} if call_id is None else {"call_id": call_id, "after": "start"}
     heard_at = time.monotonic()
     with httpx.Client(timeout=httpx.Timeout(SILENT_S, connect=5.0), trust_env=False) as client:

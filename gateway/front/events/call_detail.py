@@ -40,7 +40,7 @@ def call_detail(
         trunk=said("trunk"),
         route=said("route") or (row.route if row is not None else None),
         dialplan=row.dialplan if row is not None else None,
-        plan=said("plan"),
+        plan=said("plan") or (row.plan if row is not None else None),
         voice=said("voice") or (row.voice if row is not None else None),
         started_at=began,
         answered_at=answered,

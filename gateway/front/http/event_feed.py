@@ -27,7 +27,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from gateway.front.events.event_shelf import EventPage, EventShelf, KeptEvent, ShelfError
-from gateway.front.http.boundary import refusal
+from gateway.front.http.problems import refusal
 from gateway.store.call_events import TYPES
 from gateway.store.sessions import CALL_ID
 from model.tasks import Tasks, race
