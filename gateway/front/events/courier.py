@@ -1,7 +1,8 @@
 """Tells one receiver its events until it has them: at least once, in order of each call, without hurry.
 
-What fails is tried again after a pause that doubles, up to a minute, with chance in it. While everything
-fails the receiver as a whole is left alone for as long.
+What fails is tried again after a pause that doubles, up to a minute, with chance in it. A receiver that is
+away, or refuses the events of several calls, is left alone as a whole for as long; one that refuses a single
+event keeps no other call waiting.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class TellOutcome:
     why: str = ""
     after_s: float = 0.0
     """how long it wants to be left alone"""
+    answered: bool = False
+    """it is there, and refuses this event"""
 
 
 TAKEN: Final = TellOutcome("taken")
@@ -96,6 +99,8 @@ class Courier:
                 log.info("receiver.back", receiver=self._receiver.name)
             self._fails = 0
             return 0.0
+        if len(outcomes) == 1 and outcomes[0].answered and not outcomes[0].after_s and not self._fails:
+            return 0.0  # it has its own pause
         self._fails += 1
         if self._fails == 1:
             log.warning("receiver.away", receiver=self._receiver.name, error=outcomes[0].why)
@@ -115,6 +120,8 @@ class Courier:
             log.error("receiver.missed", receiver=receiver.name, call_id=one.call_id, error=outcome.why)
             await asyncio.to_thread(deliveries.dead, receiver.name, one)
         else:
+            if not one.tries:
+                log.info("receiver.refused", receiver=receiver.name, call_id=one.call_id, error=outcome.why)
             at = time.time() + pause_s(one.tries + 1)
             await asyncio.to_thread(deliveries.later, receiver.name, one, at)
         return outcome

@@ -100,7 +100,7 @@ def _outcome(answer: httpx.Response) -> TellOutcome:
         return TellOutcome("never", "HTTP 410")
     after = answer.headers.get("retry-after", "")
     after_s = float(after) if after.isascii() and after.isdigit() and len(after) < 9 else 0.0
-    return TellOutcome("later", f"HTTP {answer.status_code}", after_s)
+    return TellOutcome("later", f"HTTP {answer.status_code}", after_s, answered=True)
 
 
 def client() -> httpx.AsyncClient:

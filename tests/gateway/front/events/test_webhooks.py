@@ -201,6 +201,19 @@ async def test_one_event_that_is_never_taken_holds_up_no_other_call(
     assert {one.event["call_number"] for one in receiver.got if one.event["call_id"] == "bad"} == {1}
 
 
+async def test_an_event_that_is_refused_for_long_keeps_no_later_call_waiting(
+    told: Told, receiver: HookReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(couriers, "FIRST_PAUSE_S", 3600.0)
+    monkeypatch.setattr(couriers, "LONGEST_PAUSE_S", 3600.0)
+    receiver.answers = lambda got: 400 if got.event["call_id"] == "bad" else 200
+    await told.tell(*life("bad"))
+    await receiver.has(1)
+    await told.tell(*life("good"))
+    got = await receiver.has(4)
+    assert [one.event["call_id"] for one in got] == ["bad", *["good"] * 3]
+
+
 async def test_what_is_never_taken_is_given_up_and_the_gap_is_said(
     tmp_path: Path, receiver: HookReceiver
 ) -> None:
