@@ -61,6 +61,10 @@ COMMANDS: Final = {
     ),
     "voice": ("consent.commands.cli:voice", "Register, list, revoke and erase voices."),
     "watermark": ("watermark.cli:watermark", "Detect marks, and name the call they belong to."),
+    "webhook": (
+        "gateway.cli.operator.webhook_command:webhook",
+        "Webhooks: list who is told of calls by HTTP, try one.",
+    ),
 }
 """Name: (where it is, what it does). The text stands here so that --help imports nothing."""
 

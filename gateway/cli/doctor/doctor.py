@@ -27,7 +27,7 @@ from gateway.cli.house.consented_languages import unconsented
 from gateway.cli.house.house_state import house_state, telephone_states, trunk_states
 from gateway.cli.house.office_command import known_names
 from gateway.config.house_languages import spoken_languages, why_no_languages, why_unwritten
-from gateway.config.paths import dialplan_dir, trunks_path
+from gateway.config.paths import dialplan_dir, trunks_path, webhooks_path
 from gateway.config.ports import Port, all_ports
 from gateway.config.runtime import Runtime, runtime_for
 from gateway.config.settings import Settings, load
@@ -35,6 +35,7 @@ from gateway.dialplan import Dialplan
 from gateway.dialplan.target_address import TrunkTarget, UserTarget, target_address
 from gateway.edge.trunks.trunk_file import read_trunks
 from gateway.errors import RpcError, VoicegateError
+from gateway.front.events.webhook_file import read_webhooks
 from gateway.ipc.binding import Binding
 from gateway.run.preflight import check_rtp
 from gateway.store.registry import Registry
@@ -73,6 +74,7 @@ def examine(settings: Settings) -> Iterator[Diagnosis]:
         certificate,
         dialplans,
         trunks,
+        receivers,
         registered,
         telephones,
         speech,
@@ -222,6 +224,21 @@ def trunks(settings: Settings) -> Iterator[Diagnosis]:
             yield Diagnosis(f"trunk {state.name}", "warn", f"down: {state.why}", fix)
         else:
             yield ok(f"trunk {state.name}", "up")
+
+
+def receivers(settings: Settings) -> Iterator[Diagnosis]:
+    """Reads the file of webhooks, and looks whether mail of messages has a relay."""
+    try:
+        found = read_webhooks(webhooks_path(settings))
+    except VoicegateError as error:
+        yield Diagnosis("webhooks", "fail", str(error), "edit that line")
+        return
+    if found:
+        names = ", ".join(webhook.name for webhook in found)
+        yield ok("webhooks", f"{names}; `voicegate webhook test NAME` tries one")
+    if settings.mail_relay is not None and settings.mail_from is None:
+        fix = "set VOICEGATE_MAIL_FROM to the address that the mail is from"
+        yield Diagnosis("mail", "fail", "there is a relay, and nobody whom its mail is from", fix)
 
 
 def registered(settings: Settings) -> Iterator[Diagnosis]:
