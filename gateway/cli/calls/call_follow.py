@@ -57,6 +57,8 @@ def told_line(event: Mapping[str, Any]) -> str:
         return "-- some events are not kept any more --"
     at = f"{datetime.fromtimestamp(event['at']):%H:%M:%S.%f}"[:-3]
     facts = event["data"] if event["type"] != "call.ended" else {"how": event["data"].get("how")}
+    if isinstance(facts.get("facts"), dict):  # a note
+        facts = {"what": facts.get("what"), **facts["facts"]}
     said = " ".join(f"{name}={value}" for name, value in facts.items() if not isinstance(value, dict))
     return tame(f"{at}  {event['call_id']}  {event['type']:<15} {said}"[: SHOWN * 2]).rstrip()
 

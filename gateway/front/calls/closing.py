@@ -193,7 +193,8 @@ class Closing:
             spoken = tuple(SpokenUnder(jti, seconds) for jti, seconds in record.spoken.items())
         routed = self._routing.calls.get(call_id)
         stands = await self._routing.ended(call_id, how, spoken, at)
-        if not over and (record is not None or not reached):
+        # of a call that was taken, Redis hears even when its hall died before it could say anything of it
+        if not over and (record is not None or not reached or routed is not None):
             self._sessions.session(call_id).ended(stands, at=at)
         if routed is not None:
             self._metrics.call_ended(stands, routed.lasted_s)

@@ -22,7 +22,7 @@ from gateway.front.events.call_detail import call_detail
 from gateway.front.events.event_reading import StrangeEntry, ToldEntry
 from gateway.front.events.event_shelf import EventShelf, NewEvent, ShelfError
 from gateway.ipc.ending import CallEnding
-from gateway.store.call_events import CallData, CallNote, CallNotTaken, CallSettled, MessageLeft
+from gateway.store.call_events import CallData, CallNote, CallNotTaken, CallOffered, CallSettled, MessageLeft
 from gateway.store.call_record import CallRecord
 from gateway.store.call_session import TOLD
 from gateway.store.registry import CallRow, Registry, RegistryError
@@ -241,7 +241,12 @@ class EventIntake:
         files = await asyncio.to_thread(self._files, told.call_id, began, told.at)
         untold = [self._message(path, _seconds(path), record, cut_short=True) for path in files[messages:]]
         detail = call_detail(told.call_id, how, told.at, record, row, max(messages, len(files)))
-        return [*untold, CallSettled(how=str(how), cdr=detail)]
+        begun: list[CallData] = []
+        known = any(one.call_id == told.call_id for one in before)
+        known = known or await asyncio.to_thread(self._shelf.knows, told.call_id)
+        if row is not None and not known:
+            begun.append(_offered(row))
+        return [*begun, *untold, CallSettled(how=str(how), cdr=detail)]
 
     async def _record(self, call_id: str) -> CallRecord | None:
         try:
@@ -267,6 +272,13 @@ class EventIntake:
                 if state.st_size > HEADER:
                     found.append((state.st_mtime, path))
         return [path for _, path in sorted(found)]
+
+
+def _offered(row: CallRow) -> CallOffered:
+    """Of a call whose hall died before it could say that it has it."""
+    return CallOffered(
+        caller=row.caller, called=row.called, source=row.source, route=row.route, voice=row.voice
+    )
 
 
 def _days_between(began: float, ended: float) -> list[float]:

@@ -220,6 +220,10 @@ class EventShelf:
         found = self.asked("SELECT value FROM places WHERE name = ?", name)
         return str(found[0][0]) if found else ""
 
+    def knows(self, call_id: str) -> bool:
+        """Whether anything was told of a call. Raises `ShelfError`."""
+        return bool(self.asked("SELECT 1 FROM calls WHERE call_id = ?", call_id))
+
     def messages(self, call_id: str) -> int:
         """How many messages a call has left, as far as it was told. Raises `ShelfError`."""
         found = self.asked("SELECT messages FROM calls WHERE call_id = ?", call_id)

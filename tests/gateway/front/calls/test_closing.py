@@ -240,6 +240,14 @@ async def test_a_hall_that_died_with_its_line_is_noticed_in_time(house: House) -
     assert await house.lives(taken_up)
 
 
+async def test_a_hall_that_died_before_it_said_a_word_of_a_call_is_spoken_for(house: House) -> None:
+    """So that there is an event of its end, with its record."""
+    call = await house.desk.offer()
+    house.hall.has.clear()
+    await house.closing.hall_lost(HERE)
+    assert await house.says(call.call_id) == "failed: its hall died"
+
+
 async def test_a_line_knows_more_than_the_edge_that_saw_its_bye(house: House) -> None:
     call_id = await house.call()
     del house.routing.halls[HERE]

@@ -136,7 +136,9 @@ async def test_the_registry_completes_a_record(house: EventHouse) -> None:
     house.registry.enter(row)
     house.begin()
     house.sessions.session("c1").ended(CallEnding(End.GATEWAY_DIED))
-    (over,) = await house.has(1)
+    begun, over = await house.has(2)
+    assert begun.type == "call.offered", "which its hall could not say any more"
+    assert begun.data == {"caller": "a", "called": "b", "source": "c", "route": "night"}
     assert over.data["cdr"]["dialplan"] == "x.toml:3"
     assert over.data["cdr"]["party"] == "failed"
 
