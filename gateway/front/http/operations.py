@@ -250,7 +250,9 @@ def doors(given: Iterable[Route], counted: Callable[[str], None]) -> list[Route]
 
     Raises `KeyError` or `ValueError` for one that is not there: nobody reaches what no right stands before.
     """
-    known = {(one.path, one.method): one for one in OPERATIONS if one.is_door}
+    known: dict[tuple[str, str], Operation] = {
+        (one.path, one.method): one for one in OPERATIONS if one.is_door
+    }
     guarded = []
     for route in given:
         if route.path.startswith("/api/"):
