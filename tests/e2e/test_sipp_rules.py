@@ -145,7 +145,8 @@ def test_a_new_front_still_ends_the_calls_of_the_old_one(
     house.kill("front")
     house.wait_for("a new front", house.ready, 15)
     path = f"{house.url}/api/calls/{house.calls()[0]['call_id']}"
-    with urllib.request.urlopen(urllib.request.Request(path, method="DELETE"), timeout=5) as answer:
+    asked = urllib.request.Request(path, headers=house.bearer, method="DELETE")
+    with urllib.request.urlopen(asked, timeout=5) as answer:
         assert answer.status < 300
     call.finish()  # its BYE came, from an edge that never saw its INVITE
     house.wait_for("its slot", lambda: free_slots(house) == 4)

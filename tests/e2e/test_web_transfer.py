@@ -35,9 +35,8 @@ TRUNK = '[[trunk]]\nname = "carrier"\nhosts = ["127.0.0.1:{port}"]\nprefixes = [
 
 def offered(house: House, sdp: str) -> dict[str, Any]:
     body = json.dumps({"sdp": sdp, "dialled": "through"}).encode()
-    request = urllib.request.Request(
-        f"{house.url}/api/call", body, {"Content-Type": "application/json"}, method="POST"
-    )
+    headers = {"Content-Type": "application/json", **house.bearer}
+    request = urllib.request.Request(f"{house.url}/api/call", body, headers, method="POST")
     with urllib.request.urlopen(request, timeout=HANGS_S) as answer:
         return dict(json.loads(answer.read()))
 
