@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -19,8 +20,13 @@ from tests.needs import HANGS_S
 __all__ = ["fed"]
 
 
-async def test_events_are_followed_through_a_front_that_restarts(fed: Fed) -> None:
-    settings = Settings(host="127.0.0.1", http_port=int(fed.url.rpartition(":")[2]))
+def settings_of(fed: Fed, folder: Path) -> Settings:
+    """With the console's token that the feed's app asks for."""
+    return Settings(host="127.0.0.1", http_port=int(fed.url.rpartition(":")[2]), data_dir=folder)
+
+
+async def test_events_are_followed_through_a_front_that_restarts(fed: Fed, tmp_path: Path) -> None:
+    settings = settings_of(fed, tmp_path)
     seen: list[str] = []
 
     def follow() -> None:
@@ -44,17 +50,17 @@ async def test_events_are_followed_through_a_front_that_restarts(fed: Fed) -> No
     assert seen == ["c1", "c2", "c3"]
 
 
-async def test_one_call_is_told_from_its_beginning(fed: Fed) -> None:
-    settings = Settings(host="127.0.0.1", http_port=int(fed.url.rpartition(":")[2]))
+async def test_one_call_is_told_from_its_beginning(fed: Fed, tmp_path: Path) -> None:
+    settings = settings_of(fed, tmp_path)
     await fed.calls("c1", "c2")
     event = await asyncio.to_thread(lambda: next(followed(settings, "c2")))
     assert event["call_id"] == "c2"
 
 
-def test_without_a_gateway_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gateway_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("gateway.cli.calls.call_follow.AWAY_S", 0.0)
     with pytest.raises(VoicegateError, match="no gateway answers"):
-        next(followed(Settings(host="127.0.0.1", http_port=free_port())))
+        next(followed(Settings(host="127.0.0.1", http_port=free_port(), data_dir=tmp_path)))
 
 
 def test_a_line_is_one_line_and_harms_no_terminal() -> None:

@@ -22,6 +22,7 @@ from gateway.front.http import event_feed as module
 from gateway.front.http.app import build_app
 from gateway.front.http.event_feed import EventFeed
 from gateway.store.call_events import CallAnswered, CallNote, CallOffered
+from gateway.store.sip_users import console_token
 from tests.gateway.front.http.test_app import TOKEN, FakeHouse
 from tests.needs import HANGS_S
 
@@ -92,7 +93,7 @@ class Listener:
 @pytest.fixture
 async def fed(tmp_path: Path) -> AsyncIterator[Fed]:
     made = Fed(tmp_path)
-    app = build_app(FakeHouse(), Settings(host="127.0.0.1"), None, [made.feed.route()])
+    app = build_app(FakeHouse(), Settings(host="127.0.0.1"), console_token(tmp_path), [made.feed.route()])
     with socket.create_server(("127.0.0.1", 0)) as listener:
         made.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", log_config=None, lifespan="off"))
