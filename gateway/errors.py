@@ -16,6 +16,13 @@ VoicegateError
 └── CallerError     the test phone cannot do what it was asked to
 """
 
+from typing import Literal
+
+RefusalCause = Literal[
+    "", "lines busy", "halls busy", "no hall", "draining", "registry", "office", "line", "offer"
+]
+"""Why a call was not taken, in words that are few enough for a metric's label."""
+
 
 class VoicegateError(Exception):
     """Base of every error of the gateway. Its text is fit for an operator's eyes."""
@@ -37,13 +44,21 @@ class CallRefused(VoicegateError):
     """A call is not taken.
 
     `status` is a SIP status (RFC 3261 §21); `retry_after_s` becomes `Retry-After`.
-    `call_id` is the id that the call had by then, if any.
+    `call_id` is the id that the call had by then, if any. `cause` is the reason for the metrics; empty: the
+    status says it.
     """
 
     def __init__(
-        self, status: int, reason: str, *, retry_after_s: int | None = None, call_id: str | None = None
+        self,
+        status: int,
+        reason: str,
+        *,
+        retry_after_s: int | None = None,
+        call_id: str | None = None,
+        cause: RefusalCause = "",
     ) -> None:
         super().__init__(reason)
+        self.cause = cause
         self.status = status
         self.reason = reason
         self.retry_after_s = retry_after_s

@@ -116,7 +116,7 @@ async def serve() -> None:
     app = build_app(
         front, conf, console_token(conf.data_dir), doors, tokens=tokens, counted=front.metrics.http_refused
     )
-    asgi = RefusedOffers(app, front.offer_refused)
+    asgi = RefusedOffers(app, front.offer_refused, front.metrics.web_refused)
     servers = [(ports.http_port(conf), _server(asgi))]
     if (secure := front.certificate.for_browsers()) is not None:
         servers.append((ports.https_port(conf), _server(asgi, secure)))

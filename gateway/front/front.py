@@ -59,6 +59,7 @@ from gateway.front.house.house_probes import HouseProbes
 from gateway.front.house.ledger_watch import LedgerWatch
 from gateway.front.house.metrics import Metrics
 from gateway.front.house.registry_seal import RegistrySeal
+from gateway.front.house.resident_memory import resident
 from gateway.front.http.event_feed import EventFeed
 from gateway.front.http.sip_socket import Receive, Send
 from gateway.front.http.speech_statement import SpeechStatements
@@ -415,10 +416,12 @@ class Front:
         self.metrics.task_failures("front", failures)
         self.metrics.front(
             calls=len(self.routing.calls), lines=len(self.lines.sip), web_lines=len(self.web.lines),
+            web_slots=self.web.slots(),
             edge=self.edge.stats(), feeds=self.hall_news.figures(),
             trunks=self.edge.trunks.state(),
             receivers=self._receivers.state(), listeners=self.feed.listening,
         )  # fmt: skip
+        self.metrics.memory(resident(self.runtime))
         return self.metrics.expose()
 
     async def ready(self) -> HouseState:

@@ -1,11 +1,13 @@
-"""The log of a call: each line about it names it, and the first says who called whom from where."""
+"""The log of a call: each line names it, they are few, and the first says who called whom from where."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,11 @@ from tests.needs import HANGS_S
 pytestmark = pytest.mark.e2e
 
 Start = Callable[..., House]
+SLOTS = ("voicegate_web_slots", "voicegate_web_slots_free")
+LINES_OF_A_CALL = 10
+"""docs/operations.md names it, too."""
+SOUNDS_POOR = {"call.poor", "call.not_poor"}
+"""A machine that is too busy sends late packets."""
 OF_NO_CALL = {"line.ticks_dropped", "rpc.stuck"}
 """What a machine that is too busy may make a process say."""
 
@@ -77,20 +84,36 @@ def assert_named(lines: list[dict[str, Any]], processes: set[str], caller: str, 
     assert {line["process"] for line in lines} >= processes
 
 
-def test_each_line_about_a_call_names_it(own_house: Start) -> None:
+def assert_within_budget(lines: list[dict[str, Any]]) -> None:
+    """Docs say the number: a call has so many lines at `info`, however much is said in it."""
+    steady = [line for line in lines if line["level"] == "info"]
+    told = Counter((line["process"], line["event"]) for line in steady)
+    assert not {which: count for which, count in told.items() if count > 1}, "a line for each turn, or key?"
+    assert len(steady) <= LINES_OF_A_CALL, told
+    wrong = [line for line in lines if line["level"] not in ("debug", "info")]
+    assert {line["event"] for line in wrong} <= SOUNDS_POOR, wrong
+
+
+def test_each_line_about_a_call_names_it_and_they_are_few(
+    own_house: Start, say: Callable[[str], Path]
+) -> None:
     house = own_house(wide_calls=0)
 
     began = house.log_path.stat().st_size
-    assert place_call(house.uri, duration_s=2, codec="pcmu").answered
+    turns = [say("one two three"), "12"]
+    assert place_call(house.uri, script=turns, codec="pcmu").answered
     house.wait_for("its end", lambda: "call.ended" in {line["event"] for line in since(house, began)})
     house.wait_for("the engine's word of it", lambda: engine_says(house, began, "session.closed"))
     assert_named(since(house, began), {"front", "hall0", "sip0"}, "sip:", "udp")
+    assert_within_budget(since(house, began))
+    assert re.search(r"^voicegate_turns_total [1-9]", house.get("/metrics"), re.MULTILINE)
 
     began = house.log_path.stat().st_size
     asyncio.run(browse(house, began))
     house.wait_for("its end", lambda: "call.ended" in {line["event"] for line in since(house, began)}, 60)
     house.wait_for("the engine's word of it", lambda: engine_says(house, began, "session.closed"))
     assert_named(since(house, began), {"front", "hall0", "web0"}, "web", "webrtc")
+    assert_within_budget(since(house, began))
 
 
 def test_a_refused_call_is_in_the_log_the_metrics_and_the_list(own_house: Start, tmp_path: Path) -> None:
@@ -118,6 +141,13 @@ def test_a_refused_call_is_in_the_log_the_metrics_and_the_list(own_house: Start,
     metrics = house.get("/metrics")
     assert 'voicegate_calls_refused_total{status="404",transport="udp"} 1.0' in metrics
     assert f'voicegate_calls_refused_total{{status="{status}",transport="webrtc"}} 1.0' in metrics
+
+    assert 'voicegate_web_refused_total{reason="' in metrics
+    for process in ("front", "hall0", "sip0", "web0", "engine", "supervisor"):
+        assert f'voicegate_process_memory_bytes{{process="{process}"}} ' in metrics
+    assert "voicegate_build_info{" in metrics
+    places, free = (float(re.findall(rf"^{name} (.*)$", metrics, re.MULTILINE)[0]) for name in SLOTS)
+    assert places == free > 0
 
     registry = Registry.open(f"sqlite:///{house.folder / 'data' / 'voicegate.db'}")
     table = RefusedCalls(registry)

@@ -148,14 +148,14 @@ class Routing:
         Raises `HallRefused` when that hall does not take it, else `CallRefused`.
         """
         if self.draining:
-            raise CallRefused(503, "going down", retry_after_s=30)
+            raise CallRefused(503, "going down", retry_after_s=30, cause="draining")
         plan = self.dialplan
         route = plan.route(
             called=facts.called, caller=facts.caller, source=facts.source, headers=facts.headers
         ).route
         peer = self.halls.get(hall)
         if peer is None:
-            raise HallRefused(503, f"{hall} is not up", retry_after_s=HALL_BACK_S)
+            raise HallRefused(503, f"{hall} is not up", retry_after_s=HALL_BACK_S, cause="no hall")
         call_id, (payload, grant, refused) = await self._entered(facts, route, plan.version)
         started_at = time.time()
         try:
@@ -176,7 +176,7 @@ class Routing:
             if isinstance(error, RpcTimeout):
                 self.unwell.add(hall)
             await self._refused_by(peer, call_id, str(error))
-            raise HallRefused(503, str(error), retry_after_s=5, call_id=call_id) from None
+            raise HallRefused(503, str(error), retry_after_s=5, call_id=call_id, cause="no hall") from None
         except asyncio.CancelledError:
             await asyncio.shield(self._refused_by(peer, call_id, "nobody waits for it any more"))
             raise
@@ -223,7 +223,8 @@ class Routing:
     def _not_entered(self, call_id: str, error: str) -> CallRefused:
         """The log says why; the caller need not know."""
         log.error("registry.not_entered", call_id=call_id, error=error)
-        return CallRefused(503, "the call registry takes no calls", retry_after_s=5, call_id=call_id)
+        why = "the call registry takes no calls"
+        return CallRefused(503, why, retry_after_s=5, call_id=call_id, cause="registry")
 
     def _enter(self, call_id: str, facts: CallFacts, route: Route, plan: str, until: float) -> Entered:
         """Payload and grant (or why there is none), with the registry row written.
@@ -236,8 +237,10 @@ class Routing:
         except GrantRefused as refusal:
             if refusal.reason == "office":
                 why = "the consent office is away"
-                raise CallRefused(503, why, retry_after_s=OFFICE_BACK_S, call_id=call_id) from None
-            raise CallRefused(480, str(refusal), call_id=call_id) from None
+                raise CallRefused(
+                    503, why, retry_after_s=OFFICE_BACK_S, call_id=call_id, cause="office"
+                ) from None
+            raise CallRefused(480, str(refusal), call_id=call_id, cause="office") from None
         row = CallRow(
             call_id=call_id,
             payload=payload & ((1 << PAYLOAD_BITS) - 1),

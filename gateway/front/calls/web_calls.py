@@ -66,6 +66,11 @@ class WebCalls:
             held[line.hall] += line.load
         return held
 
+    def slots(self) -> tuple[int, int]:
+        """How many places browsers' calls have, and how many of them are free."""
+        places = sum(line.capacity for line in self.lines.values())
+        return places, places - sum(min(line.load, line.capacity) for line in self.lines.values())
+
     async def place(self, facts: CallFacts, offer_sdp: str) -> tuple[str, str]:
         """The new call's id and the SDP answer. Raises `CallRefused`."""
         line = self._line()
@@ -82,7 +87,7 @@ class WebCalls:
         """One with a free place, of the hall that shall have the call. Raises `CallRefused`."""
         free = [line for line in self.lines.values() if line.load < line.capacity]
         if not free:
-            raise CallRefused(503, "all web lines are busy", retry_after_s=BUSY_FOR_S)
+            raise CallRefused(503, "all web lines are busy", retry_after_s=BUSY_FOR_S, cause="lines busy")
         hall = self.halls.among(line.hall for line in free)
         if hall is None:
             raise self.halls.none()
@@ -97,14 +102,14 @@ class WebCalls:
         except RpcError as error:
             await self.closing.ended(call_id, CallEnding(End.FAILED, str(error)))
             why = f"no line took the call: {error}"
-            raise CallRefused(503, why, retry_after_s=LINE_BACK_S, call_id=call_id) from None
+            raise CallRefused(503, why, retry_after_s=LINE_BACK_S, call_id=call_id, cause="line") from None
         except asyncio.CancelledError:
             await asyncio.shield(self.closing.ended(call_id, CallEnding(End.CANCELLED)))
             raise
         if answer.sdp is None:
             why = f"the offer cannot be answered: {answer.wrong}"
             await self.closing.ended(call_id, CallEnding(End.FAILED, why))
-            raise CallRefused(488, why, call_id=call_id)
+            raise CallRefused(488, why, call_id=call_id, cause="offer")
         return answer.sdp
 
     async def renew(self, call_id: str, offer_sdp: str) -> str:

@@ -38,8 +38,8 @@ class HallChoice:
     def none(self) -> CallRefused:
         """Why it is none. A stranger is not told more than that halls which are there have no time."""
         if self._routing.able():
-            return CallRefused(503, "busy", retry_after_s=BUSY_FOR_S)
-        return CallRefused(503, "no hall takes calls now", retry_after_s=HALL_BACK_S)
+            return CallRefused(503, "busy", retry_after_s=BUSY_FOR_S, cause="halls busy")
+        return CallRefused(503, "no hall takes calls now", retry_after_s=HALL_BACK_S, cause="no hall")
 
     def why_busy(self) -> str:
         """Why no hall that is there has time for one more call; empty when one has."""

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from gateway.front.house.build_facts import build_facts
 from gateway.ipc.ending import CallEnding
 from gateway.ipc.front_messages import TrunkState
 from gateway.ipc.hall_messages import CallRated, HallHealth
@@ -61,6 +62,7 @@ class Metrics:
         self._halls: dict[str, HallHealth] = {}
         self._front: dict[str, Any] = {}
         self._failures: dict[str, Mapping[str, int]] = {}
+        self._memory: dict[str, int] = {}
         self._calls = Counter("voicegate_calls", "Calls that ended, by how", ["how"], registry=self._registry)
         self._seconds = Histogram(
             "voicegate_call_seconds",
@@ -88,6 +90,13 @@ class Metrics:
             ["why"],
             registry=self._registry,
         )
+        self._web_refused = Counter(
+            "voicegate_web_refused",
+            "Calls that browsers offered over HTTP and that were not taken, by reason",
+            ["reason"],
+            registry=self._registry,
+        )
+        Info("voicegate_build", "Which gateway this is", registry=self._registry).info(build_facts())
         self._grants = Counter(
             "voicegate_grants_refused", "Voices not allowed, by reason", ["reason"], registry=self._registry
         )
@@ -109,7 +118,7 @@ class Metrics:
             ["way"],
             registry=self._registry,
         )
-        self._registry.register(_Reports(self._halls, self._front, self._failures))
+        self._registry.register(_Reports(self._halls, self._front, self._failures, self._memory))
 
     def _sound(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
         """One of a call's ways: from the caller or to it; the same of its target, whose labels end so."""
@@ -154,6 +163,15 @@ class Metrics:
         """A request of HTTP was refused before it was heard; see `gateway.front.http.boundary`."""
         self._http.labels(why).inc()
 
+    def web_refused(self, reason: str) -> None:
+        """A browser's offer was refused; the word is one of `gateway.front.http.refused_offers`'s."""
+        self._web_refused.labels(reason).inc()
+
+    def memory(self, resident: Mapping[str, int]) -> None:
+        """Bytes in memory by process."""
+        self._memory.clear()
+        self._memory.update(resident)
+
     def grant_refused(self, reason: str) -> None:
         """`reason` is one of `consent.grants.grant.REASONS`."""
         self._grants.labels(reason).inc()
@@ -180,6 +198,7 @@ class Metrics:
         calls: int,
         lines: int,
         web_lines: int,
+        web_slots: tuple[int, int] = (0, 0),
         edge: Mapping[str, Any],
         feeds: Mapping[str, Mapping[str, float]] = {},
         trunks: Sequence[TrunkState] = (),
@@ -188,12 +207,13 @@ class Metrics:
     ) -> None:
         """The front now. `edge`: counts by event, or by event and detail ({"refused": {"503": 2}}).
 
+        `web_slots`: places for browsers' calls, and how many are free.
         `feeds`: by process, what its feed of revocations says of itself. `receivers`: of events, by name, how
         many wait for it and how many it will never be told; `listeners`: of the stream.
         """
         self._front.update(
             calls=calls, lines={"sip": lines, "web": web_lines}, edge=edge, feeds=feeds, trunks=trunks,
-            receivers=receivers, listeners=listeners,
+            receivers=receivers, listeners=listeners, web_slots=web_slots,
         )  # fmt: skip
 
     def expose(self) -> bytes:
@@ -209,10 +229,12 @@ class _Reports:
         halls: Mapping[str, HallHealth],
         front: Mapping[str, Any],
         failures: Mapping[str, Mapping[str, int]],
+        memory: Mapping[str, int],
     ) -> None:
         self._halls = halls
         self._front = front
         self._failures = failures
+        self._memory = memory
 
     def describe(self) -> Iterable[Metric]:
         return ()
@@ -221,6 +243,14 @@ class _Reports:
         yield from self._of_front()
         yield from self._of_halls()
         yield family("voicegate_task_failures", self._failures)
+        memory = GaugeMetricFamily(
+            "voicegate_process_memory_bytes",
+            "Resident memory of each process of the house; of pages in common each counts all",
+            labels=["process"],
+        )
+        for process, resident in self._memory.items():
+            memory.add_metric([process], resident)
+        yield memory
 
     def _of_front(self) -> Iterator[Metric]:
         if not self._front:
@@ -230,6 +260,9 @@ class _Reports:
         for kind, count in self._front["lines"].items():
             lines.add_metric([kind], count)
         yield lines
+        slots, free = self._front["web_slots"]
+        yield GaugeMetricFamily("voicegate_web_slots", "Places for browsers' calls", value=slots)
+        yield GaugeMetricFamily("voicegate_web_slots_free", "Those of them that are free", value=free)
         now = GaugeMetricFamily("voicegate_sip_now", "What the edge holds", labels=["what"])
         edge = CounterMetricFamily("voicegate_sip", "What the edge met", labels=["event", "detail"])
         for event, count in self._front["edge"].items():

@@ -22,11 +22,20 @@ LONGEST_NUMBER: Final = 64
 Noted = Callable[[CallFacts, int, str, str | None], None]
 """Takes who called whom, the HTTP status, the reason, and the call's id if it had one."""
 
+CAUSES: Final = {
+    400: "malformed", 401: "token", 403: "not allowed", 404: "no route", 405: "malformed", 413: "malformed",
+    415: "malformed", 421: "not allowed", 429: "too often", 500: "failed", 503: "away",
+}  # fmt: skip
+"""What an offer's refusal counts as, by HTTP status, where nobody names its cause (`CallRefused.cause`)."""
+OTHER_CAUSE: Final = "other"
+
 
 class RefusedOffers:
-    """The app `app`, with an eye on it. A request's `state` may say `dialled` and `call_id`."""
+    """The app `app`, with an eye on it. A request's `state` may say `dialled`, `call_id` and `cause`."""
 
-    def __init__(self, app: ASGIApp, noted: Noted) -> None:
+    def __init__(self, app: ASGIApp, noted: Noted, counted: Callable[[str], None] = lambda _: None) -> None:
+        """`counted` takes the cause, a word of few."""
+        self._counted = counted
         self._app = app
         self._noted = noted
 
@@ -57,6 +66,7 @@ class RefusedOffers:
                     source=source_of(scope),
                     transport="webrtc",
                 )
+                self._counted(str(state.get("cause") or CAUSES.get(status, OTHER_CAUSE)))
                 self._noted(facts, status, _reason(body), state.get("call_id"))
 
 

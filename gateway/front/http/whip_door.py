@@ -77,7 +77,7 @@ class WhipDoor:
         try:
             call_id, answer = placed.result()
         except CallRefused as refused:
-            request.state.call_id = refused.call_id
+            request.state.call_id, request.state.cause = refused.call_id, refused.cause
             return refused_call(refused)
         if left is not None or await request.is_disconnected():
             with contextlib.suppress(CallRefused):

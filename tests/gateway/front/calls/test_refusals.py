@@ -18,7 +18,7 @@ from gateway.front.calls import refusals as module
 from gateway.front.calls.refusals import Refusals
 from gateway.front.house.metrics import Metrics
 from gateway.front.http.app import build_app
-from gateway.front.http.refused_offers import RefusedOffers
+from gateway.front.http.refused_offers import OTHER_CAUSE, RefusedOffers
 from gateway.ipc.call_facts import CallFacts
 from gateway.store.refused_calls import RefusedCall, RefusedCalls
 from gateway.store.registry import Registry, RegistryError
@@ -165,7 +165,8 @@ class Web:
         self.house = FakeHouse()
         self.seen: list[tuple[CallFacts, int, str, str | None]] = []
         app = build_app(self.house, Settings(host="127.0.0.1"))
-        watched = RefusedOffers(app, lambda *event: self.seen.append(event))
+        self.causes: list[str] = []
+        watched = RefusedOffers(app, lambda *event: self.seen.append(event), self.causes.append)
         self.client = TestClient(watched, base_url="http://localhost:8080", raise_server_exceptions=False)
         self.client.get("/")
 
@@ -177,7 +178,7 @@ def web() -> Web:
 
 def test_a_call_that_is_taken_is_not_refused(web: Web) -> None:
     assert web.client.post("/api/call", content=SDP, headers=OFFER).status_code == 201
-    assert web.seen == []
+    assert (web.seen, web.causes) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -201,6 +202,19 @@ def test_what_the_front_refuses_is_seen(web: Web, refusal: CallRefused, status: 
         "testclient",
         "webrtc",
     )
+
+
+def test_an_offer_counts_by_its_cause_or_else_by_its_status(web: Web) -> None:
+    refusals = [
+        CallRefused(503, "all web lines are busy", cause="lines busy"),
+        CallRefused(404, "no route for 'nobody'"),
+        CallRefused(699, "what nobody foresaw"),
+    ]
+    for web.house.refuses in refusals:
+        web.client.post("/api/call", json={"sdp": SDP, "dialled": "nobody"})
+    web.client.post("/api/call", content="no sdp", headers=OFFER)
+    web.client.get("/api/calls/nobody")
+    assert web.causes == ["lines busy", "no route", OTHER_CAUSE, "malformed"]
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,22 @@ def test_the_fronts_own_state() -> None:
     assert seen["voicegate_sip_total", (("detail", "503"), ("event", "refused"))] == 1
 
 
+def test_web_slots_refusals_memory_and_the_build() -> None:
+    metrics = Metrics()
+    metrics.front(calls=0, lines=0, web_lines=2, web_slots=(12, 5), edge={})
+    metrics.web_refused("lines busy")
+    metrics.memory({"front": 5000, "hall0": 7000})
+    metrics.memory({"front": 6000})
+    seen = samples(metrics)
+    assert seen["voicegate_web_slots", ()] == 12
+    assert seen["voicegate_web_slots_free", ()] == 5
+    assert seen["voicegate_web_refused_total", (("reason", "lines busy"),)] == 1
+    assert seen["voicegate_process_memory_bytes", (("process", "front"),)] == 6000
+    assert not [key for key in seen if ("process", "hall0") in key[1]]
+    (build,) = (dict(labels) for name, labels in seen if name == "voicegate_build_info")
+    assert set(build) == {"version", "commit", "python"}
+
+
 def test_how_calls_sounded_is_shown_by_way_and_what_was_not_measured_is_not() -> None:
     metrics = Metrics()
     metrics.call_rated(CallRated("c1", WayRated(4.2, 0.01, 0.003), WayRated(3.4, 0.07, 0.02), 0.12))
