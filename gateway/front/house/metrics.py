@@ -47,6 +47,10 @@ HALL_COUNTERS: Final = {
 }
 """What halls count, of `HallHealth.counters`; what is not listed is a gauge."""
 
+ALARMS: Final = (
+    "mark failed", "rtp moved", "ledger unwitnessed", "revocations in doubt", "events lost"
+)  # fmt: skip
+"""Kinds that are shown before they happen, for else `increase()` would not see the first one."""
 EDGE_HOLDS: Final = frozenset(
     {"dialogs", "transactions", "slots", "slots_free", "unacknowledged", "connections", "bindings",
      "bindings_lost", "bindings_silent"}
@@ -103,6 +107,8 @@ class Metrics:
         self._alarms = Counter(
             "voicegate_alarms", "What somebody must look at, by kind", ["kind"], registry=self._registry
         )
+        for kind in ALARMS:
+            self._alarms.labels(kind)
         self._mos = self._sound("mos", "MOS of calls that are over (G.107)", MOS_BUCKETS)
         self._loss = self._sound("loss_ratio", "Share of a call's packets that was not heard", LOSS_BUCKETS)
         self._jitter = self._sound("jitter_seconds", "Jitter of calls that are over", JITTER_BUCKETS_S)
