@@ -39,6 +39,10 @@ ICE_SERVER = re.compile(
 )
 """RFC 7064, RFC 7065."""
 ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?")
+OTLP_URL = re.compile(
+    r"https://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?"
+    r"|http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?"
+)
 MAIL_RELAY = r"^(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?$"
 MAIL_ADDRESS = r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+$"
 DETECTOR_PORT = 8091
@@ -311,6 +315,11 @@ class Settings(BaseModel):
     cdr_s: float = Field(
         7_776_000.0, ge=60, description="how long such a file is kept (90 days); then it is deleted"
     )
+    otlp_url: str | None = Field(
+        None,
+        description="OpenTelemetry collector (OTLP over HTTP) that is told traces, for example "
+        "http://localhost:4318; https unless it is here",
+    )
     mail_relay: Annotated[str, Field(pattern=MAIL_RELAY)] | None = Field(
         None,
         description="HOST[:PORT] that takes mail (SMTP) for notify; STARTTLS unless it is here",
@@ -326,6 +335,13 @@ class Settings(BaseModel):
         1.0, ge=0.1, le=10, description="how far the engine may run ahead of what was played"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug to error")
+
+    @field_validator("otlp_url")
+    @classmethod
+    def _collector(cls, written: str | None) -> str | None:
+        if written is not None and OTLP_URL.fullmatch(written) is None:
+            raise ValueError("it must be https://HOST[:PORT][/PATH], or http:// and this machine")
+        return written
 
     @field_validator("ice_servers")
     @classmethod

@@ -8,16 +8,18 @@ import re
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.cli.caller.testphone import place_call
+from gateway.front.events.trace_spans import trace_of
 from gateway.store.refused_calls import RefusedCalls
 from gateway.store.registry import Registry
 from tests.e2e.gateway_process import House
+from tests.gateway.front.events.trace_collector import CollectorThread, SeenSpan
 from tests.gateway.line.rawbrowser import Browser
 from tests.needs import HANGS_S
 
@@ -31,6 +33,12 @@ SOUNDS_POOR = {"call.poor", "call.not_poor"}
 """A machine that is too busy sends late packets."""
 OF_NO_CALL = {"line.ticks_dropped", "rpc.stuck"}
 """What a machine that is too busy may make a process say."""
+
+
+@pytest.fixture
+def collector() -> Iterator[CollectorThread]:
+    with CollectorThread() as running:
+        yield running
 
 
 def since(house: House, began: int) -> list[dict[str, Any]]:
@@ -96,9 +104,9 @@ def assert_within_budget(lines: list[dict[str, Any]]) -> None:
 
 @pytest.mark.long("two calls in real time, one with a turn that is answered")
 def test_each_line_about_a_call_names_it_and_they_are_few(
-    own_house: Start, say: Callable[[str], Path]
+    own_house: Start, say: Callable[[str], Path], collector: CollectorThread
 ) -> None:
-    house = own_house(wide_calls=0)
+    house = own_house(wide_calls=0, otlp_url=collector.url)
 
     began = house.log_path.stat().st_size
     turns = [say("one two three")]
@@ -115,6 +123,29 @@ def test_each_line_about_a_call_names_it_and_they_are_few(
     house.wait_for("the engine's word of it", lambda: engine_says(house, began, "session.closed"))
     assert_named(since(house, began), {"front", "hall0", "web0"}, "web", "webrtc")
     assert_within_budget(since(house, began))
+    assert_traced(house, collector)
+
+
+def assert_traced(house: House, collector: CollectorThread) -> None:
+    """Both calls are traces at the collector; the first has its turns, and none says who called."""
+
+    def told(name: str, count: int) -> bool:
+        return sum(span.name == name for span in collector.spans()) == count
+
+    house.wait_for("both calls' traces", lambda: told("call", 2), HANGS_S)
+    spoken = trace_of(house.calls()[1]["call_id"])
+    house.wait_for("its turns", lambda: any(of_turn(span, spoken) for span in collector.spans()), HANGS_S)
+    roots = {span.trace: span for span in collector.spans() if span.name == "call"}
+    assert all(span.trace in roots for span in collector.spans())
+    root = roots[spoken[0]]
+    for span in collector.spans():
+        if of_turn(span, spoken):
+            assert root.begun <= span.begun <= span.over <= root.over + 1.0
+    assert not any(b"127.0.0.1" in body or b"sip:" in body for body in collector.bodies)
+
+
+def of_turn(span: SeenSpan, call: tuple[str, str]) -> bool:
+    return span.name == "turn.heard" and (span.trace, span.parent) == call
 
 
 def test_a_refused_call_is_in_the_log_the_metrics_and_the_list(own_house: Start, tmp_path: Path) -> None:

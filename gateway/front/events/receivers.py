@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from gateway.config.paths import cdr_dir, webhooks_path
+from gateway.config.paths import cdr_dir, route_key_path, webhooks_path
 from gateway.config.settings import Settings
 from gateway.dialplan import Dialplan, Route
 from gateway.dialplan.verbs import Record
+from gateway.edge.grammar.token import route_key
 from gateway.errors import StartError
 from gateway.front.events.cdr_files import CdrFiles
 from gateway.front.events.courier import Courier, Receiver
 from gateway.front.events.deliveries import Deliveries
 from gateway.front.events.event_shelf import EventShelf, ShelfError
 from gateway.front.events.message_mail import MessageMail
+from gateway.front.events.trace_export import TraceExport
 from gateway.front.events.webhook_file import read_webhooks
 from gateway.front.events.webhook_post import WebhookPost
 from model.tasks import Tasks
@@ -59,7 +62,7 @@ class Receivers:
     async def close(self) -> None:
         """Lets go of their connections."""
         for one in self._receivers:
-            if isinstance(one, WebhookPost):
+            if isinstance(one, (WebhookPost, TraceExport)):
                 await one.close()
 
 
@@ -72,11 +75,18 @@ def receivers_of(conf: Settings, plan: Callable[[], Dialplan]) -> list[Receiver]
     found: list[Receiver] = [WebhookPost(webhook) for webhook in read_webhooks(webhooks_path(conf))]
     if forms:
         found.append(CdrFiles(cdr_dir(conf), forms, conf.cdr_mb * 1_000_000, conf.cdr_s))
+    if conf.otlp_url is not None:
+        found.append(TraceExport(conf.otlp_url, _key_of_numbers(conf)))
     if conf.mail_relay is not None and conf.mail_from is not None:
         found.append(MessageMail(conf.mail_relay, conf.mail_from, partial(address_of, plan)))
     elif (wants := next((one.file for one in plan().routes if notified(one)), None)) is not None:
         raise StartError(f"{wants}: notify needs VOICEGATE_MAIL_RELAY and VOICEGATE_MAIL_FROM")
     return found
+
+
+def _key_of_numbers(conf: Settings) -> bytes:
+    """What numbers in traces are hashed with: of this house alone, and no key of anything else."""
+    return hmac.digest(route_key(route_key_path(conf)), b"numbers in traces", "sha256")
 
 
 def address_of(plan: Callable[[], Dialplan], name: str) -> str | None:
