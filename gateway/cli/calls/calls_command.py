@@ -9,9 +9,11 @@ from typing import Any, Final
 import click
 
 from consent.bare_url import bare
+from gateway.cli.calls import why_command
 from gateway.cli.calls.call_course import course, head
 from gateway.cli.calls.call_stores import CallStores
 from gateway.cli.calls.call_table import line, refused_line, tame, write_csv, write_refused_csv
+from gateway.cli.calls.call_verdict import in_short
 from gateway.cli.calls.moment import Moment
 from gateway.cli.house.house_client import HouseClient, is_elsewhere
 from gateway.config.settings import Settings, load
@@ -180,9 +182,11 @@ def show(ctx: click.Context, call_id: str, as_json: bool) -> None:
     if is_elsewhere(ctx):
         with HouseClient.of(ctx, load()) as house:
             told = house.call(call_id)
-        lines = [json.dumps(told)] if as_json else [*head(call_id, KnownCall.told(told), told), *course(told)]
-        for text in lines:
-            click.echo(text if as_json else tame(text))
+        if as_json:
+            click.echo(json.dumps(told))
+            return
+        for text in (*head(call_id, KnownCall.told(told), told), *course(told), f"  {in_short(told)}"):
+            click.echo(tame(text))
         return
     settings = load()
     with CallStores(settings) as stores:
@@ -206,8 +210,13 @@ def show(ctx: click.Context, call_id: str, as_json: bool) -> None:
     known = None if row is None else KnownCall.of(row, record or {}, lives=lives)
     for text in (*head(call_id, known, {"headers": headers, **(record or {})}), *course(record or {})):
         click.echo(tame(text))
-    if record is None:
+    if record is not None:
+        click.echo(f"  {tame(in_short(record))}")
+    else:
         click.echo(f"  {tame(stores.silence or 'Redis has forgotten what happened in it')}")
+
+
+calls.add_command(why_command.why)
 
 
 def place(settings: Settings) -> str:

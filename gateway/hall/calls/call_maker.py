@@ -82,6 +82,7 @@ class CallMaker:
             memory=memory,
             first_sounds=self.first_sounds,
             clocks=self.clocks,
+            note=session.event,
         )
         return Call(
             offer=offer,

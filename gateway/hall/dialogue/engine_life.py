@@ -38,16 +38,19 @@ class EngineLife:
         fill_wait: Callable[[], bool],
         clocks: Clocks,
         log: Any,
+        note: Callable[..., None],
     ) -> None:
         """`converse` uses a session until its term is over, or an error ends it.
 
-        `fill_wait` has words fill a wait, where the caller waits; it says whether.
+        `fill_wait` has words fill a wait, where the caller waits; it says whether. `note` takes down that
+        the engine went, or came back, as `Session.event` does.
         """
         self._engine = engine
         self._converse = converse
         self._fill_wait = fill_wait
         self._clocks = clocks
         self._log = log
+        self._note = note
         self._lost_at: float | None = None
         self._filled = False
         """words were tried once since then: they may never have been rendered"""
@@ -77,6 +80,7 @@ class EngineLife:
                         if self._lost_at is not None:
                             away_s = self._clocks.monotonic() - self._lost_at
                             self._log.info("engine.back", after_s=round(away_s, 2))
+                            self._note("engine_back", after_s=round(away_s, 2))
                         await self._converse(session, post, term)
                 self._lost_at, self._filled = None, False
             except (EngineBusy, EngineRefused, EngineSilent) as refusal:
@@ -107,6 +111,7 @@ class EngineLife:
         if self._lost_at is None or now - began > RECONNECT_FOR_S:  # it had been well until now
             self._lost_at, self._filled = now, False
             self._log.warning("engine.away", error=str(error))
+            self._note("engine_away", code=error.code if isinstance(error, EngineError) else "full")
         return self._away_s
 
     async def _connect(self, token: str | None, term: Term) -> EngineSession | None:

@@ -80,6 +80,7 @@ class Speech:
         memory: Memory,
         first_sounds: FirstSounds | None = None,
         clocks: Clocks = time,
+        note: Callable[..., None] = lambda *_, **__: None,
     ) -> None:
         self._playout = playout
         self._lead_s = lead_s
@@ -90,7 +91,7 @@ class Speech:
         self._log = log.bind(call_id=call_id)
         self._numbers = itertools.count(1)
         self.own = OwnSounds(playout, prompts, line, self._number, self._log)
-        self._life = EngineLife(engine, self._converse, self._fill_wait, clocks, self._log)
+        self._life = EngineLife(engine, self._converse, self._fill_wait, clocks, self._log, note)
         self._outbox = Outbox(self._log)
         self._replies = self._new_replies()
         self._unanswered = Unanswered()

@@ -1,0 +1,44 @@
+"""`voicegate calls why`: what was wrong with a call."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from gateway.cli.calls.call_stores import CallStores
+from gateway.cli.calls.call_table import tame
+from gateway.cli.calls.call_verdict import verdict, verdict_json
+from gateway.config.settings import Settings, load
+from gateway.errors import VoicegateError
+from gateway.store.call_search import CallSearch
+
+
+@click.command()
+@click.argument("call_id")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def why(call_id: str, as_json: bool) -> None:
+    """Say why a call was bad: its first cause, the evidence, and what to do; or that nothing was wrong."""
+    call = _known(load(), call_id)
+    if as_json:
+        click.echo(json.dumps(verdict_json(call_id, call)))
+        return
+    for text in verdict(call_id, call):
+        click.echo(tame(text))
+
+
+def _known(settings: Settings, call_id: str) -> dict[str, Any]:
+    """What both stores have of a call, as `causes` takes it. Raises `VoicegateError`."""
+    with CallStores(settings) as stores:
+        row, record = stores.row(call_id), stores.record(call_id)
+        if row is not None:
+            said = {"started_at": row.started_at, "ended_at": row.ended_at, "how": row.how}
+            kept = {name: value for name, value in said.items() if value is not None}
+            return {**kept, **(record or {})}
+        if record is not None:
+            return record
+        for refused in stores.refused(CallSearch(), call_id=call_id):
+            return {"refused": refused.to_json()}
+        silence = f"; {stores.silence}" if stores.silence else ""
+    raise VoicegateError(tame(f"no call {call_id} is known; `voicegate calls` lists the latest{silence}"))
