@@ -27,13 +27,18 @@ UNTOLD: Final = frozenset({
     End.LINE_DIED, End.LINE_SILENT, End.HALL_DIED, End.GATEWAY_DIED, End.GATEWAY_STOPPED, End.REFUSED,
     End.UNACKNOWLEDGED, End.NO_MEDIA, End.BROWSER_LOST,
 })  # fmt: skip
-"""Ends after which nobody told how the sound was."""
+"""Ends after which nobody told how the sound was,"""
+NO_WAY: Final = frozenset({End.REFUSED, End.UNACKNOWLEDGED, End.NO_MEDIA, End.BROWSER_LOST})
+"""and those for which there was no sound to tell of."""
+TOLD_WITHIN_S: Final = 20.0
+"""By now a line has told of a call to which sound comes: it does so each 10 s."""
 
 
 def deaf(told: ToldCall) -> Found:
     """Nothing came from the caller. The line tells of a call's sound at its end, unless none came ever."""
     told_by_line = told.has("line_quality", "quality") or told.number("packets") is not None
     over = told.ended is not None and (told.how is None or told.how.end not in UNTOLD)
+    over |= told.talk_s > TOLD_WITHIN_S and (told.how is None or told.how.end not in NO_WAY)
     heard = told.number("packets") or any(data.get("who") == "caller" for _, data in told.of("turn"))
     held = any(data.get("sending") is False or data.get("receiving") is False for _, data in told.of("hold"))
     if told.answered is None or told.talk_s < MUTE_S or heard or held or not (told_by_line or over):

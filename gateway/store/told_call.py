@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from gateway.ipc.ending import CallEnding
 from gateway.store import cause_texts
+
+LONGEST: Final = 160
+"""Characters of an evidence, which others may have written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +81,8 @@ def cause(name: str, since: float, event: str, number: str, at: float | None = N
     what, remedy = cause_texts.TEXTS[name]
     told_at = since if at is None else at
     return CallCause(
-        name=name, since=round(since, 3), at=round(told_at, 3), event=event, number=number, what=what,
+        name=name, since=round(since, 3), at=round(told_at, 3), event=event, number=number[:LONGEST],
+        what=what,
         remedy=remedy,
     )  # fmt: skip
 

@@ -85,6 +85,8 @@ async def test_the_engine_dies_and_the_conversation_goes_on(
     else:  # the machine had no time for it: what is told then is told
         assert fate["how"] == "failed: the engine was lost"
         record_property("caller", f"`engine_lost`: nobody was back within {RECONNECT_FOR_S:.0f} s")
+    shown = await asyncio.to_thread(house.get, f"/api/calls/{caller.call_id}")
+    assert {"engine away", "engine lost"} & {cause.name for cause in causes(shown)}
     await asyncio.to_thread(house.wait_for, "all of it", house.ready, HANGS_S)
     async with Talking.calls(house) as caller:
         assert await caller.asks(say(OPENING), HOURS)
