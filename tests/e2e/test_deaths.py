@@ -16,6 +16,7 @@ from consent.service.office_rooms import OfficePlace
 from gateway.cli.caller.call_reports import CallReport
 from gateway.cli.caller.testphone import place_call
 from gateway.hall.dialogue.engine_life import RECONNECT_FOR_S
+from gateway.store.call_cause import causes
 from gateway.store.registry import Registry
 from tests.consent.service.served import serving
 from tests.e2e.gateway_process import House

@@ -10,6 +10,7 @@ import click
 from gateway.cli.calls.call_stores import CallStores
 from gateway.cli.calls.call_table import tame
 from gateway.cli.calls.call_verdict import verdict, verdict_json
+from gateway.cli.house.house_client import HouseClient, is_elsewhere
 from gateway.config.settings import Settings, load
 from gateway.errors import VoicegateError
 from gateway.store.call_search import CallSearch
@@ -18,9 +19,14 @@ from gateway.store.call_search import CallSearch
 @click.command()
 @click.argument("call_id")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def why(call_id: str, as_json: bool) -> None:
+@click.pass_context
+def why(ctx: click.Context, call_id: str, as_json: bool) -> None:
     """Say why a call was bad: its first cause, the evidence, and what to do; or that nothing was wrong."""
-    call = _known(load(), call_id)
+    if is_elsewhere(ctx):
+        with HouseClient.of(ctx, load()) as house:
+            call = house.call(call_id)
+    else:
+        call = _known(load(), call_id)
     if as_json:
         click.echo(json.dumps(verdict_json(call_id, call)))
         return
