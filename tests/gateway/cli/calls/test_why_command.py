@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 from pathlib import Path
@@ -24,10 +25,16 @@ def voicegate(*argv: str) -> Result:
     return CliRunner().invoke(cli, argv)
 
 
+NUMBERS = itertools.count(1)
+
+
 def entered(call_id: str, how: str) -> None:
     """Enters a call that is over in the registry of the settings in force."""
     registry = Registry.open(load().sql)
-    registry.enter(CallRow(call_id=call_id, payload=1, route="demo", caller="a", called="b", source="c"))
+    row = CallRow(
+        call_id=call_id, payload=next(NUMBERS), route="demo", caller="a", called="b", source="c"
+    )  # fmt: skip
+    registry.enter(row)
     registry.close_call(call_id, how, time.time())
     registry.close()
 
@@ -40,25 +47,26 @@ async def test_the_first_cause_is_told_with_its_evidence_and_what_to_do(
     for call_id in ("c-bad", "c-sound"):
         entered(call_id, "hung up")
         call = sessions.session(call_id)
-        call.opened(caller="bob", called="demo", route="demo", started_at=time.time())
+        call.opened(caller="bob", called="demo", route="demo")
         call.state("answered")
         call.note(packets=990, lost=0, mos=4.39, far_sent=900, far_lost=0, far_mos=4.3)
         if call_id == "c-bad":
-            call.event("transfer_failed", target="office", status=486, why="Busy \x1b[2JHere")
-            call.event("mark_failed", error="loud")
+            call.event("mark_failed", error="too loud \x1b[2J")
+            call.event("transfer_failed", target="office", status=486, why="Busy Here")
         call.ended("hung up", spoken_s=9.0, underruns=0)
     await sessions.close()
 
     said = (await asyncio.to_thread(voicegate, "calls", "why", "c-bad")).stdout.splitlines()
-    assert said[0] == "call c-bad: the target did not take the caller"
-    assert said[1].startswith("  transfer_failed at ")
-    assert said[1].endswith("486 Busy \\x1b[2JHere")
-    assert said[2].startswith("  do: the target was busy")
-    assert said[3].startswith("  then: frames could not be marked")
+    assert said[0] == "call c-bad: frames could not be marked and went out as silence"
+    assert said[1].startswith("  mark_failed at ")
+    assert said[1].endswith("1 frames; too loud \\x1b[2J")
+    assert said[2].startswith("  do: read the log's lines of this call_id (mark.failed)")
+    assert said[3].startswith("  then: the target did not take the caller (transfer_failed at ")
+    assert said[3].endswith("486 Busy Here)")
     told = json.loads((await asyncio.to_thread(voicegate, "calls", "why", "c-bad", "--json")).stdout)
-    assert [cause["name"] for cause in told["causes"]] == ["transfer failed", "not marked"]
+    assert [cause["name"] for cause in told["causes"]] == ["not marked", "transfer failed"]
     shown = (await asyncio.to_thread(voicegate, "calls", "show", "c-bad")).stdout
-    assert "wrong: the target did not take the caller" in shown
+    assert "wrong: frames could not be marked" in shown
 
     said = (await asyncio.to_thread(voicegate, "calls", "why", "c-sound")).stdout.splitlines()
     assert said[0] == "call c-sound: nothing was wrong"
