@@ -66,7 +66,8 @@ def _figures(call: Mapping[str, Any]) -> str:
     stages = [one["latency_ms"] for one in turns if isinstance(one.get("latency_ms"), Mapping)]
     waits = [one["whole"] for one in stages if isinstance(one.get("whole"), int | float)]
     if waits:
-        said.append(f"{len(waits)} answers after {max(waits) / 1000:.1f} s at most")
+        many = "1 answer" if len(waits) == 1 else f"{len(waits)} answers"
+        said.append(f"{many} after {max(waits) / 1000:.1f} s at most")
     for name, whom in (("mos", "from the caller"), ("far_mos", "to the caller")):
         if isinstance(call.get(name), int | float):
             said.append(f"MOS {call[name]:.1f} {whom}")

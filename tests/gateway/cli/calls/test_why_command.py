@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from gateway.cli.house.house_client import HouseClient
 from gateway.cli.main import cli
 from gateway.config.settings import load
 from gateway.store.refused_calls import RefusedCall, RefusedCalls
@@ -102,3 +103,23 @@ def test_a_call_that_nobody_knows_is_an_error(own_house: Path) -> None:
     assert result.exit_code == 1
     assert "no call c\\x1b[2J is known" in result.stderr
     assert not own_house.exists()
+
+
+def test_a_gateway_elsewhere_is_asked_by_its_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "token").write_text("secret\n")
+    (tmp_path / "token").chmod(0o600)
+    call = {"call_id": "c-far", "how": "failed: its line died", "started_at": 1.0, "answered_at": 2.0}
+    asked = []
+
+    def answer(_: HouseClient, call_id: str) -> dict[str, object]:
+        asked.append(call_id)
+        return {**call, "ended_at": 9.0, "packets": 100, "events": []}
+
+    monkeypatch.setattr(HouseClient, "call", answer)
+    there = ("--url", "https://gate.example:8443", "--token-from", str(tmp_path / "token"))
+    said = voicegate(*there, "calls", "why", "c-far")
+    assert said.stdout.startswith("call c-far: the process that had the call's sound died"), said.output
+    assert "wrong: the process that had the call's sound died" in voicegate(
+        *there, "calls", "show", "c-far"
+    ).stdout  # fmt: skip
+    assert asked == ["c-far"] * 2
