@@ -43,6 +43,7 @@ OTLP_URL = re.compile(
     r"https://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?"
     r"|http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?"
 )
+STIR_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?(:[1-9][0-9]{0,4})?")
 MAIL_RELAY = r"^(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?$"
 MAIL_ADDRESS = r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+$"
 DETECTOR_PORT = 8091
@@ -271,6 +272,14 @@ class Settings(BaseModel):
         (),
         description="addresses or networks whose Via, digest and (at the detector) X-Forwarded-For hold",
     )
+    stir_trust: Path | None = Field(
+        None,
+        description="PEM file with the authorities of telephone companies whose signatures of calls hold "
+        "(STIR/SHAKEN); unset: no call has an attestation",
+    )
+    stir_hosts: tuple[str, ...] = Field(
+        (), description="hosts (HOST or HOST:PORT) from which their certificates are fetched, over https"
+    )
     emergency_numbers: tuple[Annotated[str, Field(pattern=r"^[0-9*#]{2,15}$")], ...] = Field(
         EMERGENCY,
         description="numbers for which help is called: such a call is refused (380), or a route with "
@@ -370,6 +379,20 @@ class Settings(BaseModel):
             except ValueError:
                 raise ValueError(f"{one!r} is not an address or a network, such as 10.0.0.0/8") from None
         return written
+
+    @field_validator("stir_hosts")
+    @classmethod
+    def _certificate_hosts(cls, written: tuple[str, ...]) -> tuple[str, ...]:
+        for one in written:
+            if STIR_HOST.fullmatch(one) is None:
+                raise ValueError(f"{one!r} is not a host, such as certificates.example or one.example:8443")
+        return tuple(one.lower().removesuffix(":443") for one in written)
+
+    @model_validator(mode="after")
+    def _whole_signatures(self) -> Self:
+        if (self.stir_trust is None) != (not self.stir_hosts):
+            raise ValueError("VOICEGATE_STIR_TRUST and VOICEGATE_STIR_HOSTS go together: set both, or none")
+        return self
 
     @model_validator(mode="after")
     def _whole_certificate(self) -> Self:

@@ -3,7 +3,8 @@
 from gateway.dialplan.dialplan import Dialplan, Match
 from gateway.dialplan.disclosure import Disclosure
 from gateway.dialplan.plan_facts import clock_facts, fill
-from gateway.dialplan.routes import Hours, Keep, Route, fits, split_uri
+from gateway.dialplan.routes import Hours, Keep, Route, fits
+from gateway.dialplan.uri_parts import split_uri
 from gateway.dialplan.verbs import (
     VERBS,
     Answer,

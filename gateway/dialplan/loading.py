@@ -19,7 +19,7 @@ from gateway.dialplan import toml_lines
 from gateway.dialplan.conversation_checks import check_conversation, check_facts
 from gateway.dialplan.disclosed_paths import Undisclosed, first_undisclosed, principal_lines
 from gateway.dialplan.disclosure import WORDINGS, spoken_language
-from gateway.dialplan.plan_facts import CLOCK_FACTS, HEADER_FACT, facts_in
+from gateway.dialplan.plan_facts import ATTESTATIONS, CLOCK_FACTS, HEADER_FACT, facts_in
 from gateway.dialplan.plan_file import Loaded
 from gateway.dialplan.plan_languages import unspeakable_text
 from gateway.dialplan.plan_text import PlanFile, unknown
@@ -274,6 +274,8 @@ def _check_conditions(loaded: Loaded) -> None:
     for name, patterns in route.headers.items():
         if not patterns or not all(patterns):
             loaded.fail(("headers", name), 'of a header some pattern must fit; write ["*"] for any')
+        if name == "attestation" and not set(patterns) <= set(ATTESTATIONS):
+            loaded.fail(("headers", name), f"an attestation is one of {', '.join(ATTESTATIONS)}")
     for i, network in enumerate(route.source):
         try:
             ipaddress.ip_network(network, strict=False)

@@ -11,9 +11,11 @@ from pydantic import AfterValidator
 
 HEADER: Final = (
     r"(p-asserted-identity|p-preferred-identity|remote-party-id|diversion|history-info|user-to-user|privacy"
-    r"|x-(?!vg-)[a-z0-9-]{1,40})"
+    r"|attestation|x-(?!vg-)[a-z0-9-]{1,40})"
 )
-"""Headers of trusted peers that a plan may know (`gateway.edge.grammar.peer_headers`), in small letters."""
+"""Headers of trusted peers that a plan may know (`gateway.edge.grammar.peer_headers`), in small letters; and
+`attestation`, which the edge writes itself (`gateway.edge.doors.attestation`)."""
+ATTESTATIONS: Final = ("A", "B", "C", "none")
 HEADER_FACT: Final = re.compile(rf"header\.{HEADER}")
 """A header in a text: `{header.x-name}`."""
 
@@ -22,7 +24,7 @@ def _header(name: str) -> str:
     if re.fullmatch(HEADER, name) is None:
         raise ValueError(
             "headers that a plan may know are p-asserted-identity, p-preferred-identity, remote-party-id, "
-            "diversion, history-info, user-to-user, privacy, and x-… in small letters"
+            "diversion, history-info, user-to-user, privacy, attestation, and x-… in small letters"
         )
     return name
 

@@ -16,17 +16,14 @@ from pydantic import Field, TypeAdapter
 
 from consent.grants.scope import STOCK, Scope
 from gateway.dialplan.plan_facts import HeaderName
+from gateway.dialplan.uri_parts import split_uri
 from gateway.dialplan.verbs import STRICT, VERBS, Answer, Hangup, Name, Transfer, Verb, Words, recording_of
 
 STOCK_VOICE: Final = "heart"
 """The voice that is nobody's: every engine has it."""
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _CLOCK: Final = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)(?::00)?|24:00(?::00)?")
-_SCHEME: Final = re.compile(r"(sips?|tel):", re.IGNORECASE)
-_CONTEXT: Final = re.compile(r";\s*phone-context\s*=\s*(\+[0-9.()-]+)(?=;|$)", re.IGNORECASE)
-"""The global number that a local number goes on from (RFC 3966 §5.1.5); a domain says no digits."""
 _IN_BRACKETS: Final = re.compile(r"<([^<>]+)>")
-_SEPARATORS: Final = str.maketrans("", "", "-.() ")
 HOLDS: Final = {
     "de": "Einen Moment, bitte.",
     "en": "One moment, please.",
@@ -222,30 +219,6 @@ def zone_of(name: str | None) -> tzinfo | None:
         return ZoneInfo(name)
     except (KeyError, OSError, ValueError):
         raise ValueError(f'{name!r} is not a time zone; write for example "Europe/Berlin"') from None
-
-
-def split_uri(text: str) -> tuple[str, str]:
-    """(user, host) of a SIP URI, `user@host`, a number, or a bare user; host may be empty.
-
-    Parameters and port are left out, those within the user too (`;ext=`, number portability's `;npdi;rn=`). A
-    number loses its visual separators; a local one gets its first digits from its `phone-context`.
-    """
-    text = text.strip().removeprefix("<").partition(">")[0]
-    scheme = _SCHEME.match(text)
-    rest = text if scheme is None else text[scheme.end() :]
-    user, at, host = rest.rpartition("@")
-    if not at:
-        user, host = ("", rest) if scheme is not None and scheme[1].lower() != "tel" else (rest, "")
-    host = re.split(r"[;?]", host, maxsplit=1)[0]
-    host = host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
-    context = _CONTEXT.search(user)
-    user = re.split(r"[;:?]", user, maxsplit=1)[0]
-    bare = user.translate(_SEPARATORS)
-    if not bare.removeprefix("+").replace("*", "").isdigit():
-        return user, host.lower()
-    if context is not None and not bare.startswith("+"):
-        bare = context[1].translate(_SEPARATORS) + bare
-    return bare, host.lower()
 
 
 def fits(pattern: str, uri: str) -> bool:

@@ -60,6 +60,7 @@ from gateway.front.house.ledger_watch import LedgerWatch
 from gateway.front.house.metrics import Metrics
 from gateway.front.house.registry_seal import RegistrySeal
 from gateway.front.house.resident_memory import resident
+from gateway.front.house.signing_certificates import signed_calls
 from gateway.front.http.event_feed import EventFeed
 from gateway.front.http.sip_socket import Receive, Send
 from gateway.front.http.speech_statement import SpeechStatements
@@ -205,6 +206,7 @@ class Front:
                 allow=conf.sip_allow,
                 deny=conf.sip_deny,
                 trusted_proxies=conf.trusted_proxies,
+                signed=signed_calls(conf, self._spawn),
                 invites_per_s=conf.invites_per_s,
                 emergency=conf.emergency_numbers,
                 loopback_port_file=self.runtime.edge_port,

@@ -24,4 +24,5 @@ class CallFacts:
     """By which trunk it came."""
     headers: dict[str, str] | None = None
     """What a trusted peer says of the call, by header in small letters: printable, short, few
-    (`gateway.edge.grammar.peer_headers`); None from anybody else."""
+    (`gateway.edge.grammar.peer_headers`). From anybody else `attestation` alone, where calls' signatures are
+    judged (`gateway.edge.doors.attestation`), or None."""

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from consent.archive.database import database_url
 from consent.models.model_files import locked_model
 from gateway.config import gpu, packages
+from gateway.config.authorities import authorities_in
 from gateway.config.certificate import asking
 from gateway.config.paths import model_files_dir, trunks_path
 from gateway.config.ports import all_ports
@@ -51,6 +52,8 @@ def check(settings: Settings) -> None:
     check_lines(settings)
     check_rtp(settings)
     check_trunks(settings)
+    if settings.stir_trust is not None:
+        authorities_in(settings.stir_trust, "VOICEGATE_STIR_TRUST")
     check_redis_url(settings)
     check_sql_url(settings)
     check_engines(settings)

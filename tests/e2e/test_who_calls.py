@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.gateway_process import House
+from tests.gateway.edge.stir import StirAuthority, pem
 from tests.gateway.line.rawphone import RawPhone
 from tests.needs import HANGS_S
 
@@ -44,12 +45,17 @@ SAID = {
 }
 
 
+IDENTITY = StirAuthority("nobody").signer().identity(claims={"orig": {"tn": "4930123"}})
+
+
 async def call(house: House, host: str) -> dict[str, Any]:
     """Calls from that address with those headers; the call's session once it is over."""
     phone = await RawPhone(("127.0.0.1", house.sip_port), dials="desk", host=host).open()
     ended = len(house.events("call.ended"))
     try:
-        phone.invite("".join(f"{name}: {value}\r\n" for name, value in SAID.items()))
+        phone.invite(
+            "".join(f"{name}: {value}\r\n" for name, value in (*SAID.items(), ("Identity", IDENTITY)))
+        )
         answer = await phone.final()
         assert answer.status == 200, answer.start
         phone.send("ACK", "", f"Route: {answer.headers['record-route']}\r\n", same=True)
@@ -74,7 +80,10 @@ async def shown(house: House, call_id: str) -> dict[str, Any]:
 
 @pytest.mark.long("a whole gateway")
 async def test_headers_of_a_trusted_peer_choose_the_route_and_a_strangers_do_not(tmp_path: Path) -> None:
-    house = House(tmp_path, wide_calls=0, web_lines=0, trusted_proxies="127.0.0.1")
+    trust = tmp_path / "stir.pem"
+    trust.write_bytes(pem(StirAuthority().certificate))
+    signed = {"stir_trust": trust, "stir_hosts": "certificates.example"}
+    house = House(tmp_path, wide_calls=0, web_lines=0, trusted_proxies="127.0.0.1", **signed)
     house.plan(PLAN)
     await asyncio.to_thread(house.start)
     try:
@@ -82,10 +91,14 @@ async def test_headers_of_a_trusted_peer_choose_the_route_and_a_strangers_do_not
         told = b"".join(path.read_bytes() for path in (tmp_path / "data").rglob("*.aof"))
     finally:
         await asyncio.to_thread(house.stop)
-    kept = {name.lower(): value for name, value in SAID.items()}
+    none = {"attestation": "none", "attestation-why": "another caller's number"}
+    kept = {**{name.lower(): value for name, value in SAID.items()}, **none}
+    kept["attestation-why"] = "another called number"  # the caller's is a trusted peer's word
+    for token in IDENTITY.partition(";")[0].split("."):
+        assert token.encode() not in told + house.log_path.read_bytes()
     assert (trusted["route"], trusted["headers"]) == ("gold", kept)
     assert b"Customer gold, case seven." in told
     assert stranger["route"] == "anybody"
     assert not [value for value in SAID.values() if value in json.dumps(stranger)]
-    for session, headers in ((trusted, kept), (stranger, None)):  # the house is down: what SQL has
+    for session, headers in ((trusted, kept), (stranger, none)):  # the house is down: what SQL has
         assert (await shown(house, session["call_id"])).get("headers") == headers

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.config.certificate import Trust, asking
+from gateway.edge.doors.attestation import SignedCalls
 from gateway.edge.doors.digest import HashOf, MayOmitQop
 from gateway.edge.doors.srtp_policy import SrtpPolicy
 from gateway.edge.grammar.sdp import FOUR, SIX
@@ -40,6 +41,8 @@ class EdgeConfig:
     deny: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
     """addresses or networks"""
+    signed: SignedCalls | None = None
+    """judges what callers' networks signed; None: nobody does, and calls have no attestation"""
     invites_per_s: float = 20.0
     """per source"""
     emergency: tuple[str, ...] = ()

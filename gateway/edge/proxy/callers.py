@@ -139,6 +139,8 @@ class CallersSide:
         named = self._doors.named(source, flow)
         trusted = self._doors.trusts(flow) or self._board.trusts_trunk(flow)
         headers = peer_headers(request) if trusted else None
+        if (signed := self._board.config.signed) is not None:
+            headers = {**(headers or {}), **signed.judge(request, trusted=trusted).to_headers()}
         self._board.spawn(
             self._admission.admit(served, source, user, named=named, web=self.web, headers=headers)
         )

@@ -13,7 +13,6 @@ import contextlib
 import hmac
 import ipaddress
 import json
-import socket
 import ssl
 import time
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ import httpx
 from gateway.front.events.courier import TAKEN, TellOutcome
 from gateway.front.events.event_shelf import KeptEvent
 from gateway.front.events.webhook_file import Webhook, is_here
+from gateway.front.house.guarded_transport import GuardedTransport
 
 ANSWER_S: Final = 15.0
 """Within this a receiver says that it has an event; what takes it longer should be done afterwards."""
@@ -106,39 +106,11 @@ def _outcome(answer: httpx.Response) -> TellOutcome:
 def client() -> httpx.AsyncClient:
     """One that follows no redirect, uses no proxy, and connects to no address that may not be told."""
     return httpx.AsyncClient(
-        transport=_Guarded(httpx.AsyncHTTPTransport(verify=ssl.create_default_context())),
+        transport=GuardedTransport(httpx.AsyncHTTPTransport(verify=ssl.create_default_context()), allowed),
         follow_redirects=False,
         trust_env=False,
         timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
     )
-
-
-class _Guarded(httpx.AsyncBaseTransport):
-    """Connects to the address that was looked at, whatever the name says a moment later."""
-
-    def __init__(self, inner: httpx.AsyncHTTPTransport) -> None:
-        self._inner = inner
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        host = request.url.host
-        request.url = request.url.copy_with(host=await _address(host, request.url.port))
-        request.extensions = {**request.extensions, "sni_hostname": host}
-        return await self._inner.handle_async_request(request)
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-
-async def _address(host: str, port: int | None) -> str:
-    """The first of a host's addresses that may be told. Raises `httpx.ConnectError`."""
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port or 443, type=socket.SOCK_STREAM)
-    except OSError:
-        raise httpx.ConnectError("its name has no address") from None
-    address = allowed(host, [str(one[4][0]) for one in found])
-    if address is None:
-        raise httpx.ConnectError("its name leads to an address that is not told")
-    return address
 
 
 def allowed(host: str, addresses: Sequence[str]) -> str | None:

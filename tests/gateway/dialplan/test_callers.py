@@ -97,6 +97,29 @@ def test_a_route_may_want_a_header(
     assert takes or why[0].startswith("known: header ")
 
 
+@pytest.mark.parametrize(
+    ("said", "takes"), [("A", True), ("B", True), ("C", False), ("none", False), ("", False)]
+)
+def test_a_route_may_want_what_a_network_signed(tmp_path: Path, said: str, takes: bool) -> None:
+    text = SAYS.replace("{header.x-name}", "{header.attestation}")
+    plan = load(
+        tmp_path,
+        route(
+            "signed", 'called = ["*"]', 'headers = { attestation = ["A", "B"] }', do=ANSWER + DISCLOSE + text
+        ),
+    )
+    assert plan.explain(called="demo")[0] is None
+    told = {"attestation": said, "attestation-why": "not signed"}
+    assert (plan.explain(called="demo", headers=told)[0] is not None) is takes
+    assert header_facts("{header.attestation}", told) == {"header.attestation": said}
+
+
+@pytest.mark.parametrize("level", ["a", "A*", "*", "D", "None"])
+def test_an_attestation_is_one_of_four(tmp_path: Path, level: str) -> None:
+    said = refusal(tmp_path, route("a", 'called = ["*"]', f'headers = {{ attestation = ["{level}"] }}'))
+    assert "one of A, B, C, none" in said
+
+
 def test_headers_travel_with_the_route(tmp_path: Path) -> None:
     plan = load(tmp_path, route("known", 'called = ["*"]', 'headers = { x-a = ["1"] }'))
     assert Route.from_json(plan.routes[0].to_json()) == plan.routes[0]
