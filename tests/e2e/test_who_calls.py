@@ -45,17 +45,13 @@ SAID = {
 }
 
 
-IDENTITY = StirAuthority("nobody").signer().identity(claims={"orig": {"tn": "4930123"}})
-
-
-async def call(house: House, host: str) -> dict[str, Any]:
+async def call(house: House, host: str, identity: str) -> dict[str, Any]:
     """Calls from that address with those headers; the call's session once it is over."""
     phone = await RawPhone(("127.0.0.1", house.sip_port), dials="desk", host=host).open()
     ended = len(house.events("call.ended"))
+    said = (*SAID.items(), ("Identity", identity))
     try:
-        phone.invite(
-            "".join(f"{name}: {value}\r\n" for name, value in (*SAID.items(), ("Identity", IDENTITY)))
-        )
+        phone.invite("".join(f"{name}: {value}\r\n" for name, value in said))
         answer = await phone.final()
         assert answer.status == 200, answer.start
         phone.send("ACK", "", f"Route: {answer.headers['record-route']}\r\n", same=True)
@@ -87,14 +83,17 @@ async def test_headers_of_a_trusted_peer_choose_the_route_and_a_strangers_do_not
     house.plan(PLAN)
     await asyncio.to_thread(house.start)
     try:
-        trusted, stranger = await call(house, "127.0.0.1"), await call(house, "127.0.0.2")
+        signer = StirAuthority("nobody").signer()
+        identities = [signer.identity(claims={"orig": {"tn": "4930123"}}) for _ in range(2)]
+        trusted = await call(house, "127.0.0.1", identities[0])
+        stranger = await call(house, "127.0.0.2", identities[1])
         told = b"".join(path.read_bytes() for path in (tmp_path / "data").rglob("*.aof"))
     finally:
         await asyncio.to_thread(house.stop)
     none = {"attestation": "none", "attestation-why": "another caller's number"}
     kept = {**{name.lower(): value for name, value in SAID.items()}, **none}
     kept["attestation-why"] = "another called number"  # the caller's is a trusted peer's word
-    for token in IDENTITY.partition(";")[0].split("."):
+    for token in ".".join(one.partition(";")[0] for one in identities).split("."):
         assert token.encode() not in told + house.log_path.read_bytes()
     assert (trusted["route"], trusted["headers"]) == ("gold", kept)
     assert b"Customer gold, case seven." in told

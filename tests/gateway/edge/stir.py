@@ -37,7 +37,12 @@ class StirAuthority:
     """`certificate` is its own; `above` signs it, or nobody."""
 
     def __init__(
-        self, called: str = "authority", above: StirAuthority | None = None, *, ca: bool = True
+        self,
+        called: str = "authority",
+        above: StirAuthority | None = None,
+        *,
+        ca: bool = True,
+        certifies: bool = True,
     ) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.name = name(called)
@@ -46,7 +51,7 @@ class StirAuthority:
             self.begun(self.name, self.key.public_key())
             .issuer_name(signer.name)
             .add_extension(x509.BasicConstraints(ca, None), True)
-            .add_extension(usage(signs=not ca, certificates=ca), True)
+            .add_extension(usage(signs=not ca, certificates=certifies), True)
         )
         if not ca:
             made = made.add_extension(x509.UnrecognizedExtension(TN_AUTH_LIST, PROVIDER), False)

@@ -23,6 +23,7 @@ from tests.gateway.edge.stir import (
     CALLED,
     CALLER,
     ONE_NUMBER,
+    PROVIDER,
     URL,
     CallSigner,
     StirAuthority,
@@ -160,8 +161,8 @@ FORGED: dict[str, tuple[Callable[[CallSigner], str], str]] = {
     "no signature": (
         lambda signer: swapped(signer.identity(), 2, lambda _: "A" * 86), "signature does not verify"
     ),
-    "old": (lambda signer: signer.identity(at=int(time.time()) - 90), "signed too long ago"),
-    "future": (lambda signer: signer.identity(at=int(time.time()) + 90), "signed in the future"),
+    "old": (lambda signer: signer.identity(at=int(time.time()) - 600), "signed too long ago"),
+    "future": (lambda signer: signer.identity(at=int(time.time()) + 600), "signed in the future"),
     "other caller": (claimed(orig={"tn": "12155559999"}), "another caller's number"),
     "other called": (claimed(dest={"tn": ["12155559999"]}), "another called number"),
     "called by name": (claimed(dest={"uri": ["sip:demo@us.example"]}), "claims cannot be read"),
@@ -260,6 +261,7 @@ CERTIFICATES: dict[str, Callable[[StirAuthority], CallSigner]] = {
     "for a number": lambda authority: authority.signer(codes=ONE_NUMBER),
     "with an empty list": lambda authority: authority.signer(codes=b"\x30\x00"),
     "with a torn list": lambda authority: authority.signer(codes=b"\x30\x08\xa0\x06\x16\x04\x37\x30"),
+    "with a code of no letters": lambda authority: authority.signer(codes=PROVIDER[:-1] + b"\0"),
     "of another curve": lambda authority: authority.signer(curve=ec.SECP384R1()),
 }
 
@@ -282,9 +284,12 @@ def test_a_certificate_may_stand_below_another_one() -> None:
     assert Trunk(above=(between.certificate, root.certificate)).judge(invite(signer.identity()), by=signer)[
         0
     ] == ("none")
-    nobody = StirAuthority("nobody's", root, ca=False)
-    signer = nobody.signer()
-    assert Trunk(root, above=(nobody.certificate,)).judge(invite(signer.identity()), by=signer)[0] == "none"
+    for ca, certifies in ((False, True), (True, False)):
+        nobody = StirAuthority("nobody's", root, ca=ca, certifies=certifies)
+        signer = nobody.signer()
+        assert (
+            Trunk(root, above=(nobody.certificate,)).judge(invite(signer.identity()), by=signer)[0] == "none"
+        )
 
 
 def test_each_number_that_a_plan_may_go_by_must_be_signed(house: Trunk) -> None:
@@ -324,8 +329,11 @@ def test_a_huge_one_is_not_read(house: Trunk) -> None:
 
 def test_time_is_the_houses(house: Trunk) -> None:
     signed = invite(house.signer.identity())
-    assert house.judge(signed, ahead_s=30.0)[0] == "A"
-    assert house.judge(signed, ahead_s=90.0) == ("none", "signed too long ago")
+    assert house.judge(signed, ahead_s=10.0)[0] == "A"
+    assert house.judge(signed, ahead_s=600.0) == ("none", "signed too long ago")
+    days = 2 * 86_400  # by then the certificate is over
+    late = invite(house.signer.identity(at=int(time.time()) + days))
+    assert house.judge(late, ahead_s=float(days)) == ("none", "certificate does not verify")
 
 
 @settings(max_examples=300, deadline=None)
