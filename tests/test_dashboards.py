@@ -14,9 +14,11 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.front.house.metrics import HALL_COUNTERS, Metrics
+from gateway.front.house.metrics import ALARMS, EDGE_HOLDS, HALL_COUNTERS, Metrics
+from gateway.front.http.boundary import WHY
 from gateway.hall.calls.load_gauge import LoadGauge
 from gateway.hall.calls.pass_times import PassTimes
+from gateway.ipc.ending import Party
 from gateway.ipc.front_messages import TrunkState
 from gateway.ipc.hall_messages import CallRated, HallHealth, WayRated
 
@@ -145,6 +147,19 @@ def test_each_query_names_what_the_metrics_have() -> None:
 )
 def test_what_is_not_there_is_noticed(query: str, wrong: list[str]) -> None:
     assert wrong_in(query) == wrong
+
+
+def test_values_that_rules_look_for_are_ones_that_are_counted() -> None:
+    known = {
+        "kind": set(ALARMS),
+        "how": {party.value for party in Party},
+        "why": set(WHY.values()),
+        "what": {"forged", "lost", "waiting", "slots_free"} & (EDGE_HOLDS | {"forged", "lost", "waiting"}),
+    }
+    for place, query in queries().items():
+        for label, values in known.items():
+            for asked in re.findall(rf'[{{,]{label}=~?"([^"]*)"', query):
+                assert set(asked.split("|")) <= values, place
 
 
 def test_each_rule_has_its_parts_and_says_what_to_do() -> None:

@@ -31,7 +31,7 @@ LINES_OF_A_CALL = 10
 """docs/operations.md names it, too."""
 SOUNDS_POOR = {"call.poor", "call.not_poor"}
 """A machine that is too busy sends late packets."""
-OF_NO_CALL = {"line.ticks_dropped", "rpc.stuck"}
+OF_NO_CALL = {"line.ticks_dropped", "rpc.stuck", "receiver.refused", "receiver.away", "receiver.back"}
 """What a machine that is too busy may make a process say."""
 
 
@@ -130,7 +130,7 @@ def assert_traced(house: House, collector: CollectorThread) -> None:
     """Both calls are traces at the collector; the first has its turns, and none says who called."""
 
     def told(name: str, count: int) -> bool:
-        return sum(span.name == name for span in collector.spans()) == count
+        return len({span.id for span in collector.spans() if span.name == name}) == count
 
     house.wait_for("both calls' traces", lambda: told("call", 2), HANGS_S)
     spoken = trace_of(house.calls()[1]["call_id"])
