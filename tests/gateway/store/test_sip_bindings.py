@@ -23,7 +23,7 @@ def binding(contact: str = "sip:a@192.0.2.1", **more: Any) -> Binding:
         "user": "alice", "key": hash_of(contact), "contact": contact, "instance": "<urn:uuid:1>", "reg_id": 1,
         "q": "0.5", "path": ("<sip:é;lr>",), "call_id_hash": hash_of("c"), "cseq": (1 << 31) - 1,
         "transport": "udp", "host": "192.0.2.7", "port": 5060, "source": "192.0.2.7", "user_agent": "Desk",
-        "registered_at": NOW, "expires_at": NOW + 600,
+        "registered_at": NOW, "expires_at": NOW + 86_400,
     }  # fmt: skip
     return Binding(**(facts | more))
 
