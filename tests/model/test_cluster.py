@@ -34,7 +34,7 @@ from consent.grants.scope import Scope
 from consent.office.office import ConsentOffice
 from gateway.config.settings import Settings
 from gateway.errors import StartError
-from gateway.front.http.boundary import WRONG_TOKENS
+from gateway.front.http.credentials import WRONG_TOKENS
 from gateway.front.http.engine_door import engine_door
 from gateway.run.preflight import check_engines
 from model.api import Limits, Output, Reference, SessionConfig, Understood
