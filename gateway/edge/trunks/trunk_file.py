@@ -15,20 +15,18 @@ from __future__ import annotations
 import ipaddress
 import re
 import stat
-import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
 from gateway.config.certificate import asking
-from gateway.config.toml_mistake import toml_mistake
+from gateway.dialplan.named_tables import TablePath, read_named
 from gateway.dialplan.plan_text import PlanFile, unknown
 from gateway.dialplan.target_address import NUMBER, TRUNK_NAME
-from gateway.dialplan.toml_lines import lines_of
 from gateway.edge.trunks.trunk import FINGERPRINT, KnownBy, Trunk, TrunkHost
 from gateway.edge.trunks.trunk_tls import TrunkTls
-from gateway.errors import DialplanError, SettingsError
+from gateway.errors import SettingsError
 
 LONGEST_PASSWORD: Final = 256
 MOST_TRUNKS: Final = 32
@@ -38,45 +36,17 @@ _DOMAIN: Final = re.compile(r"[A-Za-z0-9._-]{1,255}")
 
 def read_trunks(file: Path) -> tuple[Trunk, ...]:
     """All trunks of the file; none when there is no such file. Raises `SettingsError`."""
-    try:
-        text = file.read_text()
-    except FileNotFoundError:
-        return ()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file}: cannot be read: {error}") from None
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        line, what = toml_mistake(error, text)
-        raise SettingsError(f"{file}:{line}: not TOML: {what}") from None
-    source = PlanFile(str(file), lines_of(text), tuple(text.split("\n")))
-    try:
-        return _trunks(table, source, file.parent)
-    except DialplanError as error:  # the same words, of another file
-        raise SettingsError(str(error)) from None
+
+    def read(given: Mapping[str, Any], source: PlanFile, path: TablePath) -> Trunk:
+        return _TrunkReader(given, source, path, file.parent).trunk()
+
+    return read_named(file, "trunk", MOST_TRUNKS, read, _shows_its_own)
 
 
-def _trunks(table: Mapping[str, Any], source: PlanFile, folder: Path) -> tuple[Trunk, ...]:
-    for key in table:
-        if key != "trunk":
-            source.fail((key,), unknown(key, ("trunk",)) + "; the file has [[trunk]] tables")
-    given = table.get("trunk", [])
-    if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
-        source.fail(("trunk",), "a trunk is written [[trunk]], with two brackets")
-    if len(given) > MOST_TRUNKS:
-        source.fail(("trunk", MOST_TRUNKS), f"there are more than {MOST_TRUNKS} trunks")
-    found: dict[str, Trunk] = {}
-    for at, one in enumerate(given):
-        trunk = _TrunkReader(one, source, ("trunk", at), folder).trunk()
-        if trunk.name in found:
-            source.fail(("trunk", at, "name"), f"another trunk is called {trunk.name!r} too; rename one")
-        for other in found.values():
-            if other.authority == trunk.authority and not set(other.shows).isdisjoint(trunk.shows):
-                source.fail(
-                    ("trunk", at, "shows"), f"trunk {other.name} shows the same; name each by its own"
-                )
-        found[trunk.name] = trunk
-    return tuple(found.values())
+def _shows_its_own(trunk: Trunk, others: Iterable[Trunk], source: PlanFile, path: TablePath) -> None:
+    for other in others:
+        if other.authority == trunk.authority and not set(other.shows).isdisjoint(trunk.shows):
+            source.fail((*path, "shows"), f"trunk {other.name} shows the same; name each by its own")
 
 
 class _TrunkReader:

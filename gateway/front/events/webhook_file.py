@@ -17,17 +17,14 @@ import ipaddress
 import os
 import re
 import stat
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from gateway.config.toml_mistake import toml_mistake
+from gateway.dialplan.named_tables import TablePath, read_named
 from gateway.dialplan.plan_text import PlanFile, unknown
-from gateway.dialplan.toml_lines import lines_of
-from gateway.errors import DialplanError, SettingsError
 from gateway.store.call_events import TYPES
 
 MOST_WEBHOOKS: Final = 16
@@ -57,42 +54,11 @@ class Webhook:
 
 def read_webhooks(file: Path) -> tuple[Webhook, ...]:
     """All webhooks of the file; none when there is no such file. Raises `SettingsError`."""
-    try:
-        text = file.read_text()
-    except FileNotFoundError:
-        return ()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file}: cannot be read: {error}") from None
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        line, what = toml_mistake(error, text)
-        raise SettingsError(f"{file}:{line}: not TOML: {what}") from None
-    source = PlanFile(str(file), lines_of(text), tuple(text.split("\n")))
-    try:
-        return _webhooks(table, source, file.parent)
-    except DialplanError as error:  # the same words, of another file
-        raise SettingsError(str(error)) from None
 
+    def read(given: Mapping[str, Any], source: PlanFile, path: TablePath) -> Webhook:
+        return _WebhookReader(given, source, path, file.parent).webhook()
 
-def _webhooks(table: Mapping[str, Any], source: PlanFile, folder: Path) -> tuple[Webhook, ...]:
-    for key in table:
-        if key != "webhook":
-            source.fail((key,), unknown(key, ("webhook",)) + "; the file has [[webhook]] tables")
-    given = table.get("webhook", [])
-    if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
-        source.fail(("webhook",), "a webhook is written [[webhook]], with two brackets")
-    if len(given) > MOST_WEBHOOKS:
-        source.fail(("webhook", MOST_WEBHOOKS), f"there are more than {MOST_WEBHOOKS} webhooks")
-    found: dict[str, Webhook] = {}
-    for at, one in enumerate(given):
-        webhook = _WebhookReader(one, source, ("webhook", at), folder).webhook()
-        if webhook.name in found:
-            source.fail(
-                ("webhook", at, "name"), f"another webhook is called {webhook.name!r} too; rename one"
-            )
-        found[webhook.name] = webhook
-    return tuple(found.values())
+    return read_named(file, "webhook", MOST_WEBHOOKS, read)
 
 
 class _WebhookReader:
