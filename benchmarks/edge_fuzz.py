@@ -56,7 +56,7 @@ KERNEL_S: Final = 0.2
 """In which a busy machine carries a datagram over loopback."""
 TENTHS: Final = 10
 REGISTERS: Final = 6
-"""Of a batch."""
+"""How many datagrams of a batch are REGISTERs."""
 TRUNK_HOST: Final = "127.0.0.3"
 NUMBER: Final = "+4930123"
 REST_S: Final = 2 * LINGER_S + 120

@@ -38,7 +38,7 @@ from tests.gateway.rtp.rtp_exchange import RtpExchange
 
 FIRST_PORT = 50_000
 LOUD_FROM = 8_000
-"""Of int16: what is louder is a click's."""
+"""A sample (int16) that is louder than this is part of a click."""
 SPARE = 2
 """Calls of the line that are not placed: somebody else may have one of its ports."""
 SETTLED_S = 2.0

@@ -32,7 +32,7 @@ class Behind:
 
 @dataclass(frozen=True, slots=True)
 class BoothSide:
-    """Of a call through a trunk: from which address of ours its sound goes, and whether it is encrypted."""
+    """How a call's sound goes to a trunk: from which address of ours, and whether it is encrypted."""
 
     sound_address: str
     srtp: SrtpRule

@@ -103,7 +103,7 @@ class TrunkCall:
 
 @contextlib.contextmanager
 def _errors_alone() -> Iterator[None]:
-    """Of what the edge's parts log only errors are told, on stderr: the steps say the rest."""
+    """While this lasts, the edge's parts log nothing but errors, on stderr: the steps say the rest."""
     before = structlog.get_config()
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
