@@ -49,6 +49,10 @@ COMMANDS: Final = {
         "gateway.cli.operator.run_command:show_settings",
         "Show every setting, its value and where to set it.",
     ),
+    "setup": (
+        "gateway.cli.operator.setup_command:setup",
+        "Ask six questions, and write a dialplan that answers your number.",
+    ),
     "sip": ("gateway.cli.operator.sip_command:sip", "SIP users."),
     "token": (
         "gateway.cli.operator.token_command:token",
