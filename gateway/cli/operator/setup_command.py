@@ -30,7 +30,10 @@ def setup(folder: Path | None) -> None:
     Nothing is written before the last answer, and no plan of yours is ever replaced.
     """
     settings = load()
-    folder = folder or settings.dialplans or settings.data_dir / "dialplans"
+    usual = (settings.dialplans or settings.data_dir / "dialplans").expanduser()
+    folder = folder or usual
+    if folder.exists() and not folder.is_dir():
+        raise DialplanError(f"{folder}: this is a file; name a folder")
     if there := sorted(folder.glob("*.toml")):
         raise DialplanError(
             f"{there[0]}: there is a dialplan already; change that, or name another folder with --folder"
@@ -38,13 +41,13 @@ def setup(folder: Path | None) -> None:
     plan = _asked(settings)
     folder.mkdir(parents=True, exist_ok=True)
     fresh = folder / f".{FILE}.new"  # no reader of plans takes it for one
-    fresh.write_text(plan.text(), encoding="utf-8")
     try:
+        fresh.write_text(plan.text(), encoding="utf-8")
         os.link(fresh, folder / FILE)
     finally:
-        fresh.unlink()
+        fresh.unlink(missing_ok=True)
     click.echo(f"\n{folder / FILE} is written: change what you like, and try it with")
-    elsewhere = "" if folder in (settings.dialplans, settings.data_dir / "dialplans") else f" {folder}"
+    elsewhere = "" if folder == usual else f" {folder}"
     click.echo(f"    voicegate dialplan check{elsewhere}")
     click.echo("A gateway that runs takes it by `voicegate reload`; else start it: voicegate run")
 

@@ -86,6 +86,8 @@ def test_no_plan_of_theirs_is_replaced(tmp_path: Path) -> None:
     elsewhere = answered(*ANSWERS, arguments=("--folder", str(tmp_path / "plans")))
     assert f"voicegate dialplan check {tmp_path / 'plans'}" in elsewhere.output
     assert (tmp_path / "plans" / "10-house.toml").read_bytes() == before
+    in_a_file = answered(arguments=("--folder", str(tmp_path / "plans" / "10-house.toml")))
+    assert "this is a file; name a folder" in in_a_file.output
 
 
 def test_where_words_leave_who_processes_them_is_asked_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
