@@ -11,6 +11,7 @@ from typing import Any, Final
 from gateway.store.call_events import CallData, Turn
 from gateway.store.living_calls import LIVE, LivingCalls
 from gateway.store.session_writer import Command
+from gateway.store.sound_track import sound_key
 
 ENDED: Final = "vg:ended"
 MAX_EVENTS: Final = 2000
@@ -91,6 +92,11 @@ class Session:
             important=True,
         )
 
+    def sound(self, row: str) -> None:
+        """Keeps a row of the call's sound track (`gateway.store.sound_track`); one that is lost is a gap."""
+        key = sound_key(self.call_id)
+        self._living.put(("RPUSH", key, row), ("EXPIRE", key, self._living.ttl))
+
     def remember(self, item: Mapping[str, Any]) -> None:
         """Keeps an item for restoring the conversation.
 
@@ -145,6 +151,7 @@ class Session:
             ("EXPIRE", self.key, ttl),
             ("EXPIRE", f"vg:events:{self.call_id}", ttl),
             ("EXPIRE", TOLD, ttl),
+            ("EXPIRE", sound_key(self.call_id), ttl),
         )
 
 

@@ -6,6 +6,7 @@ import time
 from typing import Final
 
 from gateway.store.session_writer import Command, Writer
+from gateway.store.sound_track import sound_key
 
 LIVE: Final = "vg:live"
 STALE_S: Final = 45.0
@@ -41,5 +42,5 @@ class LivingCalls:
         """Says of each living call that it lives; called by the writer every `REFRESH_S`."""
         now = f"{time.time():.3f}"
         for call_id in self._ids:
-            keys = (f"vg:call:{call_id}", f"vg:events:{call_id}", f"vg:history:{call_id}")
+            keys = (f"vg:call:{call_id}", f"vg:events:{call_id}", f"vg:history:{call_id}", sound_key(call_id))
             self.put(("ZADD", LIVE, now, call_id), *(("EXPIRE", key, self.ttl) for key in keys))

@@ -3,6 +3,7 @@
     vg:call:<id>      hash    state, who called whom, route, voice, how it ended
     vg:events:<id>    stream  what happened, in order; each entry {kind, at, data (JSON)}
     vg:history:<id>   list    items of the conversation, to restore it on a new engine or hall
+    vg:sound:<id>     list    how loud both sides were, step by step (`gateway.store.sound_track`)
     vg:live           zset    living calls by when they were last known to live
     vg:ended          zset    ended calls by when they ended
     vg:writer:<name>  string  number of a writer's last batch, so that a retry is not applied twice
@@ -33,6 +34,7 @@ from gateway.store.call_record import CallRecord, read_event, read_json
 from gateway.store.call_session import ENDED, MAX_EVENTS, MAX_HISTORY_ITEMS, Session
 from gateway.store.living_calls import LIVE, REFRESH_S, STALE_S, LivingCalls
 from gateway.store.session_writer import Writer
+from gateway.store.sound_track import MAX_ROWS, read_track, sound_key
 
 MAX_READ: Final = 10_000
 """Calls that are read at once, whatever stands in Redis."""
@@ -139,6 +141,14 @@ class Sessions:
         """The conversation's items, the oldest first; what is not an item of one is left out."""
         kept = await self._read.lrange(f"vg:history:{call_id}", -MAX_HISTORY_ITEMS, -1)
         return [item for text in kept if isinstance(item := read_json(text), dict)]
+
+    async def sound(self, call_id: str) -> dict[str, Any]:
+        """A call's sound track as JSON (`SoundTrack.to_json`), without parts where there is none (any more)."""
+        try:
+            rows = await self._read.lrange(sound_key(call_id), 0, MAX_ROWS - 1)
+        except ResponseError:  # somebody made something else of the key
+            rows = []
+        return read_track(rows).to_json()
 
     async def stale(self) -> list[str]:
         """Living calls that nobody refreshes any more."""

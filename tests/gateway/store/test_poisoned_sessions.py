@@ -12,11 +12,12 @@ from redis.asyncio import Redis
 from gateway.store.call_events import Turn
 from gateway.store.living_calls import LIVE
 from gateway.store.sessions import Sessions
+from gateway.store.sound_track import steps_row
 from model.tasks import failures
 from tests.gateway.conftest import Valkey
 
 NESTED = "[" * 100_000
-KEYS = ("vg:call:bad", "vg:events:bad", "vg:history:bad")
+KEYS = ("vg:call:bad", "vg:events:bad", "vg:history:bad", "vg:sound:bad")
 
 
 @pytest.fixture
@@ -27,6 +28,7 @@ async def sessions(valkey: Valkey) -> AsyncIterator[Sessions]:
         call.opened(caller="sip:bob@x", route="demo")
         call.turn(Turn("caller", "hello"))
         call.note(disclosed=["this is a machine"])
+        call.sound(steps_row(1.0, b"\x0c\x14\x01"))
         call.remember({"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]})
     await opened.writer.flush()
     yield opened
@@ -89,6 +91,8 @@ async def test_the_other_calls_are_read_as_before(sessions: Sessions, raw: Any, 
     assert good is not None
     assert good["turns"][0]["text"] == "hello"
     assert len(await sessions.history("good")) == 1
+    assert [part["caller"] for part in (await sessions.sound("good"))["parts"]] == [[-12]]
+    json.dumps(await sessions.sound("bad"), allow_nan=False)
 
 
 EVENTS = (
@@ -107,10 +111,12 @@ async def test_of_a_poisoned_call_what_is_ours_is_left(sessions: Sessions, raw: 
     for entry in EVENTS:
         await raw.xadd("vg:events:bad", entry)
     await raw.rpush("vg:history:bad", *ITEMS)
+    await raw.rpush("vg:sound:bad", *ITEMS)
     shown = await sessions.show("bad")
     assert shown is not None
     assert [turn["text"] for turn in shown["turns"]] == ["hello"]
     assert [item["content"][0]["text"] for item in await sessions.history("bad")] == ["hi"]
+    assert [part["voice"] for part in (await sessions.sound("bad"))["parts"]] == [[-20]]
 
 
 async def test_a_poisoned_writer_writes_on(sessions: Sessions, raw: Any, valkey: Valkey) -> None:

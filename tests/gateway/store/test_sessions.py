@@ -21,6 +21,7 @@ from gateway.store.call_session import MAX_HISTORY_BYTES, MAX_HISTORY_ITEMS
 from gateway.store.living_calls import LIVE, STALE_S
 from gateway.store.session_writer import Writer
 from gateway.store.sessions import Sessions
+from gateway.store.sound_track import end_row, steps_row
 from model.tasks import failures
 from tests.full_disk import full_disk
 from tests.gateway.conftest import Valkey, short_folder
@@ -116,9 +117,10 @@ async def test_everything_has_a_ttl_and_a_living_call_renews_it(sessions: Sessio
     call = sessions.session("c1")
     call.opened(**FACTS)
     call.remember({"text": "x"})
+    call.sound(end_row(1.0))
     await sessions.writer.flush()
     keys = [key for key in await raw.keys("vg:*:c1")]
-    assert len(keys) == 3
+    assert len(keys) == 4
     for key in keys:
         assert 90 < await raw.ttl(key) <= 100
         await raw.expire(key, 5)
@@ -128,6 +130,19 @@ async def test_everything_has_a_ttl_and_a_living_call_renews_it(sessions: Sessio
     await sessions.writer.flush()
     assert len(await sessions.live()) == 1
     assert all([await raw.ttl(key) > 90 for key in keys])
+
+
+async def test_the_sound_track_is_there_after_the_call_and_has_a_ttl(sessions: Sessions, raw: Any) -> None:
+    call = sessions.session("c1")
+    call.opened(**FACTS)
+    call.sound(steps_row(100.0, b"\x0c\x14\x01" * 50))
+    call.ended("caller hung up")
+    call.sound(steps_row(105.0, b"\x0c\xff\x00"))  # the last one comes when the seat is free
+    await sessions.writer.flush()
+    (part,) = (await sessions.sound("c1"))["parts"]
+    assert (part["began_at"], part["caller"], part["voice"][-1]) == (100.0, [-12] * 51, None)
+    assert 90 < await raw.ttl("vg:sound:c1") <= 100
+    assert (await sessions.sound("nobody"))["parts"] == []
 
 
 async def test_a_call_whose_hall_went_away_is_found(sessions: Sessions, raw: Any) -> None:
