@@ -143,7 +143,7 @@ class Sessions:
         return [item for text in kept if isinstance(item := read_json(text), dict)]
 
     async def sound(self, call_id: str) -> dict[str, Any]:
-        """A call's sound track as JSON (`SoundTrack.to_json`), without parts where there is none (any more)."""
+        """A call's sound track as JSON (`SoundTrack.to_json`); no parts where there is none (any more)."""
         try:
             rows = await self._read.lrange(sound_key(call_id), 0, MAX_ROWS - 1)
         except ResponseError:  # somebody made something else of the key

@@ -121,12 +121,16 @@ def read_hours(text: str) -> tuple[Hours, ...]:
 
 def said_hours(hours: Iterable[Hours]) -> str:
     """The hours as they are said aloud: "Monday to Friday from nine in the morning to six in the evening"."""
-    said = [
-        f"{_said_days(one.days)} from {_said_time(one.opens)} to {_said_time(one.closes)}" for one in hours
-    ]
+    said = [f"{_said_days(one.days)} {_said_window(one)}" for one in hours]
     if not said:
         return "at all times"
     return said[0] if len(said) == 1 else f"{', '.join(said[:-1])}, and {said[-1]}"
+
+
+def _said_window(one: Hours) -> str:
+    if one.minutes() == (0, 24 * 60):
+        return "around the clock"
+    return f"from {_said_time(one.opens)} to {_said_time(one.closes)}"
 
 
 def _said_days(days: str) -> str:

@@ -103,7 +103,8 @@ def test_where_words_leave_who_processes_them_is_asked_and_told(monkeypatch: pyt
     ("written", "said"),
     [
         ("always", "at all times"),
-        ("mon-sun 0:00-24:00", "every day from midnight to midnight"),
+        ("mon-sun 0:00-24:00", "every day around the clock"),
+        ("fri 18-24", "Friday from six in the evening to midnight"),
         ("fri-mon 22-2", "Friday to Monday from ten in the evening to two in the morning"),
         (
             "Mon, Wed from 12 to 17:45; sat 9:20-13",
