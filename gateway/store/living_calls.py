@@ -14,6 +14,16 @@ STALE_S: Final = 45.0
 REFRESH_S: Final = 10.0
 
 
+def ladder_keys(call_id: str) -> tuple[str, str]:
+    """Of a call's first and last SIP messages (`gateway.store.call_trails`)."""
+    return f"vg:ladder:{call_id}", f"vg:ladder_late:{call_id}"
+
+
+def log_keys(call_id: str) -> tuple[str, str]:
+    """Of a call's first and last lines of the log."""
+    return f"vg:log:{call_id}", f"vg:log_late:{call_id}"
+
+
 class LivingCalls:
     """What `writer` tells Redis keeps for `ttl_s` seconds after a call was last known to live."""
 
@@ -42,5 +52,6 @@ class LivingCalls:
         """Says of each living call that it lives; called by the writer every `REFRESH_S`."""
         now = f"{time.time():.3f}"
         for call_id in self._ids:
-            keys = (f"vg:call:{call_id}", f"vg:events:{call_id}", f"vg:history:{call_id}", sound_key(call_id))
+            own = (f"vg:call:{call_id}", f"vg:events:{call_id}", f"vg:history:{call_id}", sound_key(call_id))
+            keys = (*own, *ladder_keys(call_id), *log_keys(call_id))
             self.put(("ZADD", LIVE, now, call_id), *(("EXPIRE", key, self.ttl) for key in keys))

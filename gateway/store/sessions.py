@@ -4,6 +4,7 @@
     vg:events:<id>    stream  what happened, in order; each entry {kind, at, data (JSON)}
     vg:history:<id>   list    items of the conversation, to restore it on a new engine or hall
     vg:sound:<id>     list    how loud both sides were, step by step (`gateway.store.sound_track`)
+    vg:ladder:<id>    list    its SIP messages, and vg:log:<id> its log's lines (`gateway.store.call_trails`)
     vg:live           zset    living calls by when they were last known to live
     vg:ended          zset    ended calls by when they ended
     vg:writer:<name>  string  number of a writer's last batch, so that a retry is not applied twice
@@ -32,7 +33,19 @@ from consent.grants.redis_watch import RedisWatch
 from gateway.errors import StartError
 from gateway.store.call_record import CallRecord, read_event, read_json
 from gateway.store.call_session import ENDED, MAX_EVENTS, MAX_HISTORY_ITEMS, Session
-from gateway.store.living_calls import LIVE, REFRESH_S, STALE_S, LivingCalls
+from gateway.store.call_trails import (
+    FIRST_LINES,
+    FIRST_MESSAGES,
+    LADDER_BYTES,
+    LAST_LINES,
+    LAST_MESSAGES,
+    LOG_BYTES,
+    Trails,
+    read_trail,
+    shown_line,
+    shown_message,
+)
+from gateway.store.living_calls import LIVE, REFRESH_S, STALE_S, LivingCalls, ladder_keys, log_keys
 from gateway.store.session_writer import Writer
 from gateway.store.sound_track import MAX_ROWS, read_track, sound_key
 
@@ -105,6 +118,14 @@ class Sessions:
         """The pen of one call."""
         return Session(call_id, self._living)
 
+    def ladders(self, most_bytes: int = LADDER_BYTES) -> Trails:
+        """The pen of calls' SIP messages."""
+        return Trails(self._living, "ladder", first=FIRST_MESSAGES, last=LAST_MESSAGES, most_bytes=most_bytes)
+
+    def logs(self, most_bytes: int = LOG_BYTES) -> Trails:
+        """The pen of calls' lines of the log."""
+        return Trails(self._living, "log", first=FIRST_LINES, last=LAST_LINES, most_bytes=most_bytes)
+
     async def live(self) -> list[dict[str, Any]]:
         """Living calls as JSON, the oldest first. Raises `RedisError` or `OSError`, as all readers do."""
         calls = (await self.heads(await self._living_ids())).values()
@@ -149,6 +170,24 @@ class Sessions:
         except ResponseError:  # somebody made something else of the key
             rows = []
         return read_track(rows).to_json()
+
+    async def ladder(self, call_id: str) -> list[dict[str, Any]]:
+        """A call's SIP messages (a browser's HTTP), the first one first; empty when Redis knows none.
+
+        Each is `{"at": seconds since the epoch, "from", "to", "protocol", "first": its first line, "text"}`,
+        with `left_out` where so many before it were not kept. Parties are `caller`, `us`, a trunk or a user.
+        """
+        return [shown for entry in await read_trail(self._read, ladder_keys(call_id))
+                if (shown := shown_message(entry)) is not None]  # fmt: skip
+
+    async def log(self, call_id: str) -> list[dict[str, Any]]:
+        """A call's lines of the log, in order of time.
+
+        Each is `{"at": seconds since the epoch, "process", "level", "event", "fields": {…}}`.
+        """
+        lines = [shown for entry in await read_trail(self._read, log_keys(call_id))
+                 if (shown := shown_line(entry)) is not None]  # fmt: skip
+        return sorted(lines, key=lambda line: float(line["at"]))
 
     async def stale(self) -> list[str]:
         """Living calls that nobody refreshes any more."""

@@ -1,0 +1,211 @@
+"""Lists kept beside a call in Redis: its SIP messages (the ladder) and its lines of the log.
+
+    vg:ladder:<id>  vg:ladder_late:<id>  lists of JSON; the first entries, and the last ones
+    vg:log:<id>     vg:log_late:<id>
+
+Of a call with too many entries the first and the last are kept, and the reader says how many are missing
+between them. Of many calls with many entries the oldest calls' lists go. Entries are unimportant writes, live
+as long as the call does in Redis, and are judged when they are read: a stranger may have written them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from redis.exceptions import ResponseError
+
+from gateway.store.call_record import read_json
+from gateway.store.living_calls import LivingCalls, ladder_keys, log_keys
+
+LADDER_BYTES: Final = 32 << 20
+"""Of all calls' ladders that one process keeps in Redis; the embedded one has 256 MB for everything."""
+LOG_BYTES: Final = 8 << 20
+FIRST_MESSAGES: Final = 150
+LAST_MESSAGES: Final = 50
+FIRST_LINES: Final = 200
+LAST_LINES: Final = 100
+MAX_CALLS: Final = 20_000
+"""Calls whose lists one process counts, however small they are."""
+MAX_TEXT: Final = 4096
+"""Characters of one message."""
+MAX_FIELDS: Final = 1024
+"""Bytes of one line of the log, as JSON."""
+MAX_NAME: Final = 256
+PROTOCOLS: Final = frozenset({"udp", "tcp", "tls", "ws", "wss", "http"})
+
+
+@dataclass(frozen=True, slots=True)
+class WireMessage:
+    """A message on its way: what it says is blanked and clipped by whoever makes this."""
+
+    at: float
+    """seconds since the epoch"""
+    sender: str
+    receiver: str
+    """"caller", "us", the name of a trunk or of a telephone's user"""
+    protocol: str
+    """one of `PROTOCOLS`"""
+    first: str
+    """its first line"""
+    text: str
+    """all of it, the first line too"""
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line that a process of the house wrote to its log."""
+
+    at: float
+    process: str
+    level: str
+    event: str
+    fields: dict[str, Any]
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What this process put into one call's lists. `expires_at` is monotonic."""
+
+    count: int
+    size: int
+    expires_at: float
+
+
+class Trails:
+    """The pen of one kind of list, for all calls. Never waits or fails.
+
+    `first` and `last` entries of a call are kept, `most_bytes` of all of them; the oldest calls' lists are
+    deleted for newer ones.
+    """
+
+    def __init__(
+        self,
+        living: LivingCalls,
+        kind: Literal["ladder", "log"],
+        *,
+        first: int,
+        last: int,
+        most_bytes: int,
+    ) -> None:
+        self._living = living
+        self._keys = ladder_keys if kind == "ladder" else log_keys
+        self._first = first
+        self._last = last
+        self._most_bytes = most_bytes
+        self._ttl_s = int(living.ttl)
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._size = 0
+        self.forgotten = 0
+        """calls whose lists were deleted for newer ones"""
+
+    def message(self, call_id: str, message: WireMessage, *, under_way: bool = False) -> None:
+        """Puts a message on the ladder. `under_way`: the call began before this process did."""
+        entry = {
+            "at": round(message.at, 4), "from": message.sender, "to": message.receiver,
+            "protocol": message.protocol, "first": message.first, "text": message.text,
+        }  # fmt: skip
+        self._put(call_id, entry, under_way=under_way)
+
+    def line(self, call_id: str, line: LogLine) -> None:
+        """Puts a line on the call's log."""
+        entry = {
+            "at": round(line.at, 4), "process": line.process, "level": line.level, "event": line.event,
+            "fields": line.fields,
+        }  # fmt: skip
+        self._put(call_id, entry, under_way=False)
+
+    def _put(self, call_id: str, entry: dict[str, Any], *, under_way: bool) -> None:
+        kept = self._kept.get(call_id)
+        if kept is None:
+            kept = self._kept[call_id] = _Kept(self._first if under_way else 0, 0, 0.0)
+        kept.expires_at = time.monotonic() + self._ttl_s
+        text = json.dumps({"n": kept.count, **entry}, separators=(",", ":"), default=str)
+        kept.count += 1
+        early, late = self._keys(call_id)
+        if kept.count <= self._first:
+            kept.size += len(text)
+            self._size += len(text)
+            key, trim = early, ("LTRIM", early, "0", str(self._first - 1))
+        else:
+            if kept.count <= self._first + self._last:
+                kept.size += len(text)
+                self._size += len(text)
+            key, trim = late, ("LTRIM", late, str(-self._last), "-1")
+        self._living.put(("RPUSH", key, text), trim, ("EXPIRE", key, self._living.ttl))
+        self._make_room()
+
+    def _make_room(self) -> None:
+        while len(self._kept) > 1:
+            oldest, kept = next(iter(self._kept.items()))
+            over = kept.expires_at <= time.monotonic()
+            if not over and self._size <= self._most_bytes and len(self._kept) <= MAX_CALLS:
+                return
+            del self._kept[oldest]
+            self._size -= kept.size
+            if not over:
+                self.forgotten += 1
+                self._living.put(("UNLINK", *self._keys(oldest)))
+
+
+async def read_trail(redis: Any, keys: Sequence[str]) -> list[dict[str, Any]]:
+    """A call's entries in their order, each with `left_out` where some before it were not kept.
+
+    What is not an entry of ours is left out. Raises `RedisError` or `OSError`.
+    """
+    found: list[dict[str, Any]] = []
+    following: int | None = None
+    for key in keys:
+        try:
+            texts = await redis.lrange(key, 0, FIRST_LINES - 1)
+        except ResponseError:  # somebody made something else of the key
+            continue
+        for entry in _read(texts):
+            number = entry.pop("n", None)
+            if isinstance(number, int):
+                if following is not None and number > following:
+                    entry["left_out"] = number - following
+                following = number + 1
+            found.append(entry)
+    return found
+
+
+def _read(texts: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for text in texts:
+        entry = read_json(text)
+        if isinstance(entry, dict) and _is_time(entry.get("at")):
+            yield entry
+
+
+def _is_time(at: object) -> bool:
+    return isinstance(at, int | float) and not isinstance(at, bool) and math.isfinite(at)
+
+
+def shown_message(entry: dict[str, Any]) -> dict[str, Any] | None:
+    """An entry of a ladder as readers get it; None for what is not one."""
+    texts = {name: entry.get(name) for name in ("from", "to", "protocol", "first", "text")}
+    if not all(isinstance(text, str) for text in texts.values()) or texts["protocol"] not in PROTOCOLS:
+        return None
+    longest = {"text": MAX_TEXT}
+    shown: dict[str, Any] = {name: str(text)[: longest.get(name, MAX_NAME)] for name, text in texts.items()}
+    return {"at": float(entry["at"]), **shown, **_gap(entry)}
+
+
+def shown_line(entry: dict[str, Any]) -> dict[str, Any] | None:
+    """An entry of a log as readers get it; None for what is not one."""
+    texts = {name: entry.get(name) for name in ("process", "level", "event")}
+    fields = entry.get("fields")
+    if not all(isinstance(text, str) for text in texts.values()) or not isinstance(fields, dict):
+        return None
+    shown: dict[str, Any] = {name: str(text)[:MAX_NAME] for name, text in texts.items()}
+    return {"at": float(entry["at"]), **shown, "fields": fields, **_gap(entry)}
+
+
+def _gap(entry: dict[str, Any]) -> dict[str, int]:
+    left_out = entry.get("left_out")
+    return {"left_out": left_out} if isinstance(left_out, int) and not isinstance(left_out, bool) else {}

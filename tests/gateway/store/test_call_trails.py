@@ -1,0 +1,157 @@
+"""A call's SIP messages and lines of the log in Redis: what is kept, what goes, and what a stranger wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from gateway.store.call_trails import (
+    FIRST_MESSAGES,
+    LAST_LINES,
+    LAST_MESSAGES,
+    LogLine,
+    WireMessage,
+)
+from gateway.store.living_calls import ladder_keys, log_keys
+from gateway.store.sessions import Sessions
+from tests.gateway.conftest import Valkey
+
+
+@pytest.fixture
+async def sessions(valkey: Valkey) -> AsyncIterator[Sessions]:
+    opened = await Sessions.open(valkey.url, ttl_s=100)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def raw(valkey: Valkey) -> AsyncIterator[Any]:
+    client = Redis.from_url(valkey.url, decode_responses=True)
+    yield client
+    await client.aclose()
+
+
+def invite(at: float = 5.0, first: str = "INVITE sip:demo@x SIP/2.0") -> WireMessage:
+    return WireMessage(at, "caller", "us", "udp", first, f"{first}\r\n\r\n")
+
+
+async def test_a_ladder_is_read_as_it_was_written(sessions: Sessions, raw: Any) -> None:
+    pen = sessions.ladders()
+    pen.message("c1", invite())
+    pen.message(
+        "c1", WireMessage(5.25, "us", "caller", "udp", "SIP/2.0 100 Trying", "SIP/2.0 100 Trying\r\n\r\n")
+    )
+    await sessions.writer.flush()
+    assert await sessions.ladder("c1") == [
+        {"at": 5.0, "from": "caller", "to": "us", "protocol": "udp", "first": "INVITE sip:demo@x SIP/2.0",
+         "text": "INVITE sip:demo@x SIP/2.0\r\n\r\n"},
+        {"at": 5.25, "from": "us", "to": "caller", "protocol": "udp", "first": "SIP/2.0 100 Trying",
+         "text": "SIP/2.0 100 Trying\r\n\r\n"},
+    ]  # fmt: skip
+    assert await sessions.ladder("c2") == []
+    assert 90 < await raw.ttl("vg:ladder:c1") <= 100
+
+
+async def test_a_long_call_keeps_its_first_and_last_messages_and_says_what_is_missing(
+    sessions: Sessions,
+) -> None:
+    pen = sessions.ladders()
+    most = FIRST_MESSAGES + LAST_MESSAGES
+    for n in range(most + 7):
+        pen.message("c1", invite(float(n), f"INFO {n}"))
+    await sessions.writer.flush()
+    ladder = await sessions.ladder("c1")
+    assert len(ladder) == most
+    assert [message.get("left_out") for message in ladder if "left_out" in message] == [7]
+    assert ladder[FIRST_MESSAGES]["left_out"] == 7
+    assert (ladder[0]["first"], ladder[-1]["first"]) == ("INFO 0", f"INFO {most + 6}")
+
+
+async def test_a_front_that_began_within_the_call_does_not_lose_its_end(sessions: Sessions) -> None:
+    before, after = sessions.ladders(), sessions.ladders()
+    for n in range(FIRST_MESSAGES):
+        before.message("c1", invite(float(n)))
+    after.message("c1", invite(999.0, "BYE"), under_way=True)
+    await sessions.writer.flush()
+    assert (await sessions.ladder("c1"))[-1]["first"] == "BYE"
+
+
+async def test_the_oldest_calls_ladders_go_for_newer_ones(sessions: Sessions, raw: Any) -> None:
+    pen = sessions.ladders(most_bytes=2_000)
+    for n in range(20):
+        pen.message(f"c{n}", invite())
+    await sessions.writer.flush()
+    kept = sorted(await raw.keys("vg:ladder:*"))
+    assert "vg:ladder:c0" not in kept
+    assert "vg:ladder:c19" in kept
+    assert pen.forgotten == 20 - len(kept) > 0
+
+
+async def test_the_log_is_read_in_order_of_time(sessions: Sessions) -> None:
+    pen = sessions.logs()
+    pen.line("c1", LogLine(7.0, "hall0", "info", "call.answered", {"voice": "heart"}))
+    pen.line("c1", LogLine(6.5, "front", "info", "call.offered", {"caller": "bob"}))
+    await sessions.writer.flush()
+    assert await sessions.log("c1") == [
+        {
+            "at": 6.5,
+            "process": "front",
+            "level": "info",
+            "event": "call.offered",
+            "fields": {"caller": "bob"},
+        },
+        {
+            "at": 7.0,
+            "process": "hall0",
+            "level": "info",
+            "event": "call.answered",
+            "fields": {"voice": "heart"},
+        },
+    ]
+
+
+async def test_a_living_call_renews_them(sessions: Sessions, raw: Any) -> None:
+    sessions.session("c1").opened(caller="bob")
+    sessions.ladders().message("c1", invite())
+    sessions.logs().line("c1", LogLine(6.5, "front", "info", "call.offered", {}))
+    await sessions.writer.flush()
+    keys = (ladder_keys("c1")[0], log_keys("c1")[0])
+    for key in keys:
+        await raw.expire(key, 5)
+    sessions._living.refresh()
+    await sessions.writer.flush()
+    assert all([await raw.ttl(key) > 90 for key in keys])
+
+
+STRANGE = [
+    "", "[", "[" * 100_000, "{}", "null",
+    '{"at": "soon"}', '{"at": 1e999}', '{"at": true}', '{"at": 1, "first": 3}',
+    json.dumps({"at": 1, "from": "a", "to": "b", "protocol": "gopher", "first": "x", "text": "x"}),
+    json.dumps({"at": 1, "process": "p", "level": "info", "event": "e", "fields": []}),
+]  # fmt: skip
+
+
+async def test_what_a_stranger_wrote_spoils_nothing(sessions: Sessions, raw: Any) -> None:
+    sessions.ladders().message("c1", invite())
+    sessions.logs().line("c1", LogLine(6.5, "front", "info", "call.offered", {}))
+    await sessions.writer.flush()
+    for key in (*ladder_keys("c1"), *log_keys("c1")):
+        await raw.rpush(key, *STRANGE)
+    assert [message["first"] for message in await sessions.ladder("c1")] == ["INVITE sip:demo@x SIP/2.0"]
+    assert [line["event"] for line in await sessions.log("c1")] == ["call.offered"]
+    for key in (*ladder_keys("c1"), *log_keys("c1")):
+        await raw.set(key, "x")
+    assert (await sessions.ladder("c1"), await sessions.log("c1")) == ([], [])
+
+
+async def test_there_are_never_more_lines_than_promised(sessions: Sessions) -> None:
+    pen = sessions.logs()
+    for n in range(400):
+        pen.line("c1", LogLine(float(n), "hall0", "info", f"e{n}", {}))
+    await sessions.writer.flush()
+    log = await sessions.log("c1")
+    assert (len(log), log[0]["event"], log[-1]["event"]) == (200 + LAST_LINES, "e0", "e399")
