@@ -485,6 +485,11 @@ class Settings(BaseModel):
         return self.engine == "cascade" and where
 
     @cached_property
+    def mails(self) -> bool:
+        """Whether mail can be sent."""
+        return self.mail_relay is not None and self.mail_from is not None
+
+    @cached_property
     def digest(self) -> bool:
         """Whether callers must log in."""
         return self.sip_auth == "on" or (self.sip_auth == "auto" and not self.local_only)

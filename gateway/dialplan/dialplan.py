@@ -51,6 +51,7 @@ class Dialplan:
         words_leave: bool = False,
         emergency: tuple[str, ...] = EMERGENCY,
         recordings: bool = True,
+        mails: bool = True,
     ) -> Dialplan:
         """Reads all plans of a folder.
 
@@ -58,7 +59,8 @@ class Dialplan:
         `spoken` are the languages (ISO 639-1) that the engine can say; with None nobody looks. `words_leave`:
         what callers say in a conversation is sent off this machine, so that they must be told who processes
         it. Without `recordings` their files are not read, which takes numpy: a process that lives long has
-        another one read them. Raises `DialplanError`, which names file, line and remedy.
+        another one read them. `mails`: this house can send mail. Raises `DialplanError`, which names file,
+        line and remedy.
         """
         if folder.exists() and not folder.is_dir():
             raise DialplanError(f"{folder}: this is a file; name the folder that it is in")
@@ -71,6 +73,7 @@ class Dialplan:
             words_leave=words_leave,
             emergency=emergency,
             recordings=recordings,
+            mails=mails,
         )
         if not read.routes:
             raise DialplanError(f"{folder}: no route in any file; add a [[route]]")

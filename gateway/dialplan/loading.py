@@ -42,6 +42,7 @@ from gateway.dialplan.verbs import (
     Gather,
     Hangup,
     Playback,
+    Record,
     Reply,
     Say,
     Transfer,
@@ -77,6 +78,7 @@ def read_folder(
     words_leave: bool = False,
     emergency: Collection[str] = EMERGENCY,
     recordings: bool = True,
+    mails: bool = True,
 ) -> Folder:
     """Arguments are those of `Dialplan.load`.
 
@@ -104,6 +106,8 @@ def read_folder(
         loaded.extend(_routes(table, source))
     for one in loaded:
         check_played(one, read=recordings)
+        if not mails:
+            _check_sends_none(one)
     if voices is not None:
         for one in loaded:
             _check_voice(one, voices)
@@ -267,6 +271,12 @@ def _check_voice(loaded: Loaded, voices: Collection[str]) -> None:
             f"{unknown(route.voice, sorted(voices), what='voice')} (callers would hear the stock voice: "
             'register this one first, or set without_voice = "hangup" to take no call until it is there)',
         )
+
+
+def _check_sends_none(loaded: Loaded) -> None:
+    for i, verb in enumerate(loaded.route.do):
+        if isinstance(verb, Record) and verb.notify:
+            loaded.fail(("do", i, "notify"), "notify needs VOICEGATE_MAIL_RELAY and VOICEGATE_MAIL_FROM")
 
 
 def _check_conditions(loaded: Loaded) -> None:

@@ -18,10 +18,10 @@ from starlette.types import ASGIApp
 from consent.service.front_office import FrontOffice
 from consent.service.office_client import OfficeClient
 from gateway.config import ports, settings
-from gateway.config.house_languages import spoken_languages, why_no_languages
-from gateway.config.paths import dialplan_dir, grant_keys_path, mark_keys_path, office_socket, redis_url_for
+from gateway.config.house_languages import why_no_languages
+from gateway.config.paths import grant_keys_path, mark_keys_path, office_socket, redis_url_for
 from gateway.config.runtime import runtime_for
-from gateway.dialplan import Dialplan
+from gateway.dialplan.house_plan import read_house_plan
 from gateway.edge.flows.web_socket import MAX_FRAME
 from gateway.errors import StartError
 from gateway.front.admission.routing import Routing
@@ -79,13 +79,7 @@ async def serve() -> None:
     ring = KeyRing.load(mark_keys_path(conf))
     say_old_key(ring.current, mark_keys_path(conf))
     sessions = await Sessions.open(redis_url_for(conf, runtime), ttl_s=conf.session_ttl_s, name="front")
-    plan = Dialplan.load(
-        dialplan_dir(conf),
-        office.names(),
-        spoken=spoken_languages(conf),
-        words_leave=conf.words_leave,
-        emergency=conf.emergency_numbers,
-    )
+    plan = read_house_plan(conf, office.names())
     if plan.hears_languages and (why := why_no_languages(conf)) is not None:
         structlog.get_logger("front").warning("languages.unheard", error=why)
     front = Front(

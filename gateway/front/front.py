@@ -144,10 +144,12 @@ class Front:
         self._call_list = CallList(self.registry, self.sessions)
         self.grant_door = GrantDoor(RedeemedGrants(self.registry), self.office.public_keys_path)
         self.seal = RegistrySeal(self.registry, self.office)
-        self._shelf = EventShelf(events_path(conf), conf.session_ttl_s).open()
+        self._shelf = EventShelf(
+            events_path(conf), conf.session_ttl_s, lambda: self.metrics.alarm("events broken")
+        ).open()
         link = f"{(conf.public_url or '').rstrip('/')}/api/recordings"
         self._events = EventIntake(
-            self._shelf, self.sessions, self.registry, recordings_dir(conf), link, self._events_lost
+            self._shelf, self.sessions, self.registry, recordings_dir(conf), link, self.metrics.alarm
         )
         self._receivers = Receivers(
             self._shelf, receivers_of(conf, lambda: self.routing.dialplan), self._events.bell
@@ -239,7 +241,14 @@ class Front:
             self.sessions.asked_ready,
         )
         self.reload = Reload(
-            conf, self.routing, self.office, users, self.certificate, self._take_trunks, self._plan_changed
+            conf,
+            self.routing,
+            self.office,
+            users,
+            self.certificate,
+            self._take_trunks,
+            self._receivers.take_webhooks,
+            self._plan_changed,
         )
         handlers = [
             CallLeft.handled_by(self._call_left),
@@ -279,7 +288,7 @@ class Front:
         self._tasks.lasting(self._events.run, "front.events")
         self._tasks.lasting(self._events.keep_own, "front.events.own")
         self._tasks.lasting(self._events.forget, "front.events.forget")
-        self._receivers.start(self._tasks)
+        self._receivers.start()
         self._tasks.lasting(self._bindings.run, "front.bindings")
         self._tasks.lasting(self._reap, "front.reap")
         self._tasks.lasting(self._ledger_watch.run, "front.ledger")
@@ -304,9 +313,6 @@ class Front:
         if self._append_log is not None:
             await self._append_log.close()
         self.office.close()
-
-    def _events_lost(self) -> None:
-        self.metrics.alarm("events lost")
 
     def _spawn(self, work: CoroutineType[Any, Any, None]) -> None:
         self._tasks.short(work, f"edge.{work.__name__}")
@@ -505,7 +511,7 @@ class Front:
         return sorted(self.office.names())
 
     async def reloaded(self) -> Reloaded:
-        """Dialplans, users, trunks and certificates, read anew; what became of each."""
+        """Dialplans, users, trunks, certificates and webhooks, read anew; what became of each."""
         return await self.reload.everything()
 
     async def _reload_asked(self, _: Peer, __: ReloadHouse) -> Reloaded:

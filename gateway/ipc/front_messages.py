@@ -102,14 +102,14 @@ class Reloaded:
     was: str
     """The one before."""
     failed: dict[str, str] = field(default_factory=dict)
-    """Parts that stay as they were (`dialplans`, `users`, `trunks`, `certificates`), and why."""
+    """Parts that stay as they were (`dialplans`, `users`, `trunks`, `certificates`, `webhooks`), and why."""
     notes: tuple[str, ...] = ()
-    """What only a start can give."""
+    """What somebody should know of what was taken, or what only a start can give."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReloadHouse(Ask[Reloaded]):
-    """Asks to read dialplans, users, trunks and certificates anew."""
+    """Asks to read dialplans, users, trunks, certificates and webhooks anew."""
 
     wire: ClassVar[str] = "reload"
 

@@ -20,13 +20,11 @@ from consent.service.office_client import OfficeClient
 from consent.silero.network import read_network
 from gateway.config.certificate import Certificate
 from gateway.config.failure import text_of
-from gateway.config.house_languages import spoken_languages
 from gateway.config.ice_servers import IceServers
 from gateway.config.own_certificate import own_certificate
 from gateway.config.paths import (
     certificate_paths,
     consent_dir,
-    dialplan_dir,
     grant_keys_path,
     mark_keys_path,
     model_files_dir,
@@ -34,7 +32,7 @@ from gateway.config.paths import (
     route_key_path,
 )
 from gateway.config.settings import Settings, load
-from gateway.dialplan import Dialplan
+from gateway.dialplan.house_plan import read_house_plan
 from gateway.edge.grammar.token import route_key
 from gateway.errors import StartError
 from gateway.run import preflight
@@ -81,15 +79,7 @@ def prepare(settings: Settings) -> None:
         SipUsers(settings.data_dir).first()
     console_token(settings.data_dir)
     registry.close()
-    plan, spoken = dialplan_dir(settings), spoken_languages(settings)
-    loaded = Dialplan.load(
-        plan,
-        _asked_office(settings),
-        spoken=spoken,
-        words_leave=settings.words_leave,
-        emergency=settings.emergency_numbers,
-    )
-    check_marks(loaded)
+    check_marks(read_house_plan(settings, _asked_office(settings)))
 
 
 def _asked_office(settings: Settings) -> frozenset[str]:

@@ -11,10 +11,9 @@ import json
 from consent.errors import ConsentError
 from consent.service.front_office import FrontOffice
 from consent.service.office_client import OfficeClient
-from gateway.config.house_languages import spoken_languages
-from gateway.config.paths import dialplan_dir, grant_keys_path, office_socket
+from gateway.config.paths import grant_keys_path, office_socket
 from gateway.config.settings import Settings, load
-from gateway.dialplan import Dialplan
+from gateway.dialplan.house_plan import read_house_plan
 from gateway.errors import VoicegateError
 from gateway.run.trial_mark import check_marks
 
@@ -23,13 +22,7 @@ def trial(settings: Settings) -> dict[str, str]:
     """The plans' version, or why they do not load."""
     client = OfficeClient(office_socket(settings))
     try:
-        plan = Dialplan.load(
-            dialplan_dir(settings),
-            FrontOffice(client, grant_keys_path(settings)).names(),
-            spoken=spoken_languages(settings),
-            words_leave=settings.words_leave,
-            emergency=settings.emergency_numbers,
-        )
+        plan = read_house_plan(settings, FrontOffice(client, grant_keys_path(settings)).names())
         check_marks(plan)
     except (VoicegateError, ConsentError) as error:
         return {"error": str(error)}

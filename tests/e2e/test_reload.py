@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from gateway.cli.main import cli
 from tests.e2e.gateway_process import House
 from tests.e2e.talking import Talking
+from tests.gateway.front.events.hook_receiver import HookReceiver
 from tests.needs import HANGS_S
 
 pytestmark = pytest.mark.e2e
@@ -76,20 +77,30 @@ async def test_other_plans_while_a_call_is_up(tmp_path: Path) -> None:
     house = House(tmp_path / "house")
     house.plan(PLAN)
     await asyncio.to_thread(house.start)
-    plan = tmp_path / "house" / "data" / "dialplans" / "05-test.toml"
+    data = tmp_path / "house" / "data"
+    plan, webhooks = data / "dialplans" / "05-test.toml", data / "webhooks.toml"
+    receiver = HookReceiver()
+    await receiver.start()
+    hook = f'[[webhook]]\nname = "crm"\nurl = "{receiver.url}"\nsecret_file = "crm.secret"\n'
+    (data / "crm.secret").write_text("0123456789abcdef0123456789abcdef\n")
+    (data / "crm.secret").chmod(0o600)
+    (data / "events.db").write_bytes(b"no database, " * 5000)  # calls need none
     command = Command(house, tmp_path)
     ask: Callable[..., Any] = asyncio.to_thread
     try:
         first = await ask(version, house)
         async with Talking.calls(house) as call:
             plan.write_text(PLAN.replace("disclose", "discloze"))
+            webhooks.write_text(hook.replace("secret_file", "secret_fil"))
             refused = await ask(command.here, "reload")
             assert refused.exit_code == 1
             assert "05-test.toml:" in refused.output
             assert "discloze" in refused.output
+            assert "webhooks.toml:4:" in refused.output
             assert await ask(version, house) == first
 
             plan.write_text(PLAN.replace("night", "late"))
+            webhooks.write_text(hook)
             taken = await ask(command.here, "reload")
             assert taken.exit_code == 0, taken.output
             second = await ask(version, house)
@@ -129,7 +140,13 @@ async def test_other_plans_while_a_call_is_up(tmp_path: Path) -> None:
             assert (await other.shown())["how"] == "hung up by the console"
             assert "tokens.write" in (await ask(command.elsewhere, "token", "list")).output
         assert f",{first}" in (await ask(command.here, "calls", "--csv")).output
+        told = {(one.event["call_id"], one.event["type"]) for one in receiver.got}
+        assert (other.call_id, "call.offered") in told
+        assert (call.call_id, "call.offered") not in told, "it was offered before there was the webhook"
+        assert (call.call_id, "call.ended") in told
         log = house.log_path.read_text()
+        assert "events.file_broken" in log
         assert str((tmp_path / "token").read_text()).strip()[15:] not in log
     finally:
         await asyncio.to_thread(house.stop)
+        await receiver.stop()

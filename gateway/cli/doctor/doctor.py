@@ -26,12 +26,13 @@ from gateway.cli.doctor.doctor_stores import office, redis, sql, watermark_keys,
 from gateway.cli.house.consented_languages import unconsented
 from gateway.cli.house.house_state import house_state, telephone_states, trunk_states
 from gateway.cli.house.office_command import known_names
-from gateway.config.house_languages import spoken_languages, why_no_languages, why_unwritten
+from gateway.config.house_languages import why_no_languages, why_unwritten
 from gateway.config.paths import dialplan_dir, trunks_path, webhooks_path
 from gateway.config.ports import Port, all_ports
 from gateway.config.runtime import Runtime, runtime_for
 from gateway.config.settings import Settings, load
 from gateway.dialplan import Dialplan
+from gateway.dialplan.house_plan import read_house_plan
 from gateway.dialplan.target_address import TrunkTarget, UserTarget, target_address
 from gateway.edge.trunks.trunk_file import read_trunks
 from gateway.errors import RpcError, VoicegateError
@@ -173,23 +174,16 @@ def access(settings: Settings) -> Iterator[Diagnosis]:
 def dialplans(settings: Settings) -> Iterator[Diagnosis]:
     """Loads the dialplans in force."""
     try:
-        folder = dialplan_dir(settings)
         voices = None
         with contextlib.suppress(ConsentError):  # what the database says, `sql` finds
             voices = known_names(settings)
-        plan = Dialplan.load(
-            folder,
-            voices,
-            spoken=spoken_languages(settings),
-            words_leave=settings.words_leave,
-            emergency=settings.emergency_numbers,
-        )
+        plan = read_house_plan(settings, voices)
     except VoicegateError as error:
         yield Diagnosis(
             "dialplans", "fail", str(error), "edit that line; `voicegate dialplan check` tries again"
         )
     else:
-        yield ok("dialplans", f"{folder}: {', '.join(route.name for route in plan.routes)}")
+        yield ok("dialplans", f"{plan.folder}: {', '.join(route.name for route in plan.routes)}")
         if plan.hears_languages and (why := why_no_languages(settings)) is not None:
             yield Diagnosis("callers' languages", "warn", "nobody is led by theirs", why)
         yield from _transcripts(plan, settings)

@@ -13,10 +13,11 @@ from consent.grants.scope import STOCK
 from gateway.cli.house.consented_languages import unconsented
 from gateway.cli.house.office_command import known_names
 from gateway.config.emergency import is_emergency
-from gateway.config.house_languages import spoken_languages, why_no_languages, why_unwritten
+from gateway.config.house_languages import why_no_languages, why_unwritten
 from gateway.config.paths import dialplan_dir
 from gateway.config.settings import Settings, load
 from gateway.dialplan import Converse, Dialplan, Disclose, Route, VoiceOwner
+from gateway.dialplan.house_plan import read_house_plan
 from gateway.dialplan.routes import persons_voice
 from gateway.errors import DialplanError
 from gateway.run.trial_mark import check_marks
@@ -37,13 +38,7 @@ def check(folder: Path | None) -> None:
     """Load the dialplans of FOLDER (default: those in force) and list their routes."""
     settings = load()
     voices = known_names(settings)
-    plan = Dialplan.load(
-        folder or dialplan_dir(settings),
-        voices,
-        spoken=spoken_languages(settings),
-        words_leave=settings.words_leave,
-        emergency=settings.emergency_numbers,
-    )
+    plan = read_house_plan(settings, voices, folder=folder)
     check_marks(plan)
     for route in plan.routes:
         click.echo(f"{_where(route)}: {route.name}: {_takes(route)}")

@@ -1,4 +1,4 @@
-"""`voicegate reload`: dialplans, users, trunks and certificates, read anew while calls go on."""
+"""`voicegate reload`: dialplans, users, trunks, certificates and webhooks, read anew while calls go on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.config.settings import load
 @click.command()
 @click.pass_context
 def reload(ctx: click.Context) -> None:
-    """Have the gateway read dialplans, users, trunks and certificates anew.
+    """Have the gateway read dialplans, users, trunks, certificates and webhooks anew.
 
     Calls keep the plan that they began with. What does not load stays as it was, and is named here.
     """

@@ -17,12 +17,11 @@ from rich.text import Text
 
 from consent import core_files
 from consent.bare_url import bare
-from gateway.config.house_languages import spoken_languages
 from gateway.config.own_address import in_url, reached_at
 from gateway.config.paths import dialplan_dir
 from gateway.config.runtime import runtime_for
 from gateway.config.settings import PREFIX, Settings, load
-from gateway.dialplan import Dialplan
+from gateway.dialplan.house_plan import read_house_plan
 from gateway.ipc.front_messages import HouseState
 from gateway.run import preflight
 from gateway.store.sip_users import SipUsers, console_token
@@ -41,13 +40,7 @@ def run() -> None:
     core_files.leave_none()
     settings = load()
     # a mistake there is better said now than by a child's log
-    plan = Dialplan.load(
-        dialplan_dir(settings),
-        spoken=spoken_languages(settings),
-        words_leave=settings.words_leave,
-        emergency=settings.emergency_numbers,
-        recordings=False,  # `gateway.run.prepare` reads them, and is gone then
-    )
+    plan = read_house_plan(settings, recordings=False)  # `gateway.run.prepare` reads them, and is gone then
     with contextlib.closing(StartScreen(settings)) as screen:
         status = supervise(settings, screen, hears_languages=plan.hears_languages)
     sys.exit(status)

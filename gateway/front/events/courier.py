@@ -17,7 +17,8 @@ from typing import Final, Literal, Protocol
 import structlog
 
 from gateway.front.events.deliveries import Deliveries, Delivery
-from gateway.front.events.event_shelf import EventShelf, KeptEvent, ShelfError
+from gateway.front.events.event_file import ShelfError
+from gateway.front.events.event_shelf import EventShelf, KeptEvent
 from model.tasks import race
 
 log = structlog.get_logger("events")
@@ -71,6 +72,7 @@ class Courier:
         self._receiver = receiver
         self._bell = bell
         self._fails = 0
+        self._disk_fails = 0
 
     async def run(self) -> None:
         """Tells whatever is due, until cancelled. The disk may be away."""
@@ -84,9 +86,14 @@ class Courier:
                     await asyncio.sleep(await self._round(due))
                     continue
                 next_at = await asyncio.to_thread(self._deliveries.next_at, self._receiver.name)
+                self._disk_fails = 0
             except ShelfError as error:
-                log.error("receiver.not_told", receiver=self._receiver.name, error=str(error))
-                await asyncio.sleep(FIRST_PAUSE_S)
+                self._disk_fails += 1
+                if self._disk_fails == 1:
+                    log.error("receiver.not_told", receiver=self._receiver.name, error=str(error))
+                await asyncio.sleep(
+                    pause_s(self._disk_fails)
+                )  # what it has and we could not note comes again
                 continue
             left_s = LOOK_S if next_at is None else max(0.01, min(LOOK_S, next_at - time.time()))
             await race(bell.wait(), within_s=left_s)
@@ -112,6 +119,8 @@ class Courier:
         event = await asyncio.to_thread(self._shelf.numbered, one.number)
         if event is None:
             outcome = TellOutcome("never", "it is not kept any more")
+        elif not receiver.wants(event):  # any more
+            outcome = TAKEN
         else:
             outcome = await receiver.tell(event, one.missed)
         if outcome.said == "taken":

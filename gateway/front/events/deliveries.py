@@ -6,14 +6,16 @@ much waited for it) is counted for the call, and the next event of that call say
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
+from gateway.front.events.event_file import ShelfError
 from gateway.front.events.event_shelf import EventShelf, KeptEvent
 
 log = structlog.get_logger("events")
@@ -48,25 +50,55 @@ class Deliveries:
     """Of all receivers. `wants` says by name which events each is told; of others nothing waits any more."""
 
     def __init__(self, shelf: EventShelf, wants: dict[str, Wants]) -> None:
-        """Raises `ShelfError`."""
         self._shelf = shelf
         self._wants = wants
         self._full: set[str] = set()
         self.lost = dict.fromkeys(wants, 0)
         """events that a receiver was not told, or will not be, since this front began"""
-        with shelf.writing() as connection:
-            for statement in SCHEMA:
-                connection.execute(statement)
-            known = tuple(wants)
-            others = f"receiver NOT IN ({', '.join('?' * len(known))})" if known else "1"
-            for table in ("deliveries", "missed"):
-                connection.execute(f"DELETE FROM {table} WHERE {others}", known)  # noqa: S608  # no value is in it
-        self.waiting = {name: self._counted(name) for name in wants}
+        self.waiting = dict.fromkeys(wants, 0)
         """how many wait for each"""
+        shelf.file.begins_with(self._begin)
         shelf.also.append(self._enter)
+        with contextlib.suppress(ShelfError), shelf.file.writing():
+            pass  # how many wait is known
 
-    def _counted(self, name: str) -> int:
-        return int(self._shelf.asked("SELECT count(*) FROM deliveries WHERE receiver = ?", name)[0][0])
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        for statement in SCHEMA:
+            connection.execute(statement)
+        for name, count in self._counted(connection).items():
+            log.warning("receiver.removed", receiver=name, dropped=count)
+
+    def _counted(self, connection: sqlite3.Connection) -> dict[str, int]:
+        """Counts what waits, and drops what waits for others: returns of whom and how many."""
+        rows = connection.execute("SELECT receiver, count(*) FROM deliveries GROUP BY receiver")
+        counts: dict[str, int] = dict(rows.fetchall())
+        dropped = {name: count for name, count in counts.items() if name not in self._wants}
+        for name in dropped:
+            connection.execute("DELETE FROM deliveries WHERE receiver = ?", (name,))
+        known = ", ".join("?" * len(self._wants))
+        gaps = f"DELETE FROM missed WHERE receiver NOT IN ({known})"  # noqa: S608  # no value is in it
+        connection.execute(gaps, tuple(self._wants))
+        self.waiting = {name: counts.get(name, 0) for name in self._wants}
+        return dropped
+
+    def take(self, wants: dict[str, Wants], anew: Collection[str] = ()) -> dict[str, int]:
+        """These are told from now on; returns how many events of each of the others were dropped.
+
+        What waits for those of `anew` is told at once. Raises `ShelfError`: then all is as before.
+        """
+        before = self._wants
+        try:
+            with self._shelf.file.writing() as connection:
+                self._wants = wants  # no event is entered meanwhile: the file has one writer
+                dropped = self._counted(connection)
+                for name in anew:
+                    connection.execute("UPDATE deliveries SET next_at = 0 WHERE receiver = ?", (name,))
+        except ShelfError:
+            self._wants = before
+            raise
+        self.lost = {name: self.lost.get(name, 0) for name in wants}
+        self._full &= wants.keys()
+        return dict.fromkeys(before.keys() - wants.keys(), 0) | dropped
 
     def _enter(self, connection: sqlite3.Connection, event: KeptEvent) -> None:
         """Within the transaction that keeps the event."""
@@ -85,13 +117,15 @@ class Deliveries:
             self.waiting[name] += 1
 
     def _miss(self, connection: sqlite3.Connection, name: str, call_id: str, number: int) -> None:
+        if name not in self.lost:  # it was taken away meanwhile
+            return
         self.lost[name] += 1
         row = (name, call_id, number, time.time())
         connection.execute("INSERT OR IGNORE INTO missed VALUES (?, ?, ?, ?)", row)
 
     def due(self, name: str, count: int) -> list[Delivery]:
         """What may be told now: of each call the first, of `count` calls. Raises `ShelfError`."""
-        rows = self._shelf.asked(
+        rows = self._shelf.file.asked(
             "SELECT d.number, d.call_id, d.tries, d.since, (SELECT count(*) FROM missed m WHERE "
             "m.receiver = d.receiver AND m.call_id = d.call_id AND m.number < d.number) FROM deliveries d "
             "WHERE d.receiver = ? AND d.next_at <= ? AND NOT EXISTS (SELECT 1 FROM deliveries e "
@@ -105,12 +139,12 @@ class Deliveries:
 
     def next_at(self, name: str) -> float | None:
         """When the next one is to be tried, seconds since the epoch; None: nothing waits."""
-        found = self._shelf.asked("SELECT min(next_at) FROM deliveries WHERE receiver = ?", name)[0][0]
+        found = self._shelf.file.asked("SELECT min(next_at) FROM deliveries WHERE receiver = ?", name)[0][0]
         return None if found is None else float(found)
 
     def taken(self, name: str, done: Iterable[Delivery]) -> None:
         """The receiver has these. Raises `ShelfError`: then it is told again."""
-        with self._shelf.writing() as connection:
+        with self._shelf.file.writing() as connection:
             for one in done:
                 self._remove(connection, name, one)
                 connection.execute(
@@ -121,7 +155,7 @@ class Deliveries:
 
     def later(self, name: str, one: Delivery, at: float) -> None:
         """It is to be tried again, not before `at`. Raises `ShelfError`."""
-        with self._shelf.writing() as connection:
+        with self._shelf.file.writing() as connection:
             connection.execute(
                 "UPDATE deliveries SET tries = tries + 1, next_at = ? WHERE receiver = ? AND number = ?",
                 (at, name, one.number),
@@ -129,19 +163,21 @@ class Deliveries:
 
     def dead(self, name: str, one: Delivery) -> None:
         """The receiver will never be told it: the next one of its call says so. Raises `ShelfError`."""
-        with self._shelf.writing() as connection:
+        with self._shelf.file.writing() as connection:
             self._remove(connection, name, one)
             self._miss(connection, name, one.call_id, one.number)
         self._room(name)
 
     def forget(self, before: float) -> None:
         """Deletes gaps that no later event told, of calls that are long over. Raises `ShelfError`."""
-        with self._shelf.writing() as connection:
+        with self._shelf.file.writing() as connection:
             connection.execute("DELETE FROM missed WHERE since < ?", (before,))
 
     def _remove(self, connection: sqlite3.Connection, name: str, one: Delivery) -> None:
         where = "DELETE FROM deliveries WHERE receiver = ? AND number = ?"
-        self.waiting[name] -= connection.execute(where, (name, one.number)).rowcount
+        removed = connection.execute(where, (name, one.number)).rowcount
+        if name in self.waiting:  # else it was taken away meanwhile
+            self.waiting[name] -= removed
 
     def _room(self, name: str) -> None:
         if name in self._full and self.waiting[name] < MOST * 0.9:

@@ -19,8 +19,9 @@ import structlog
 from redis.exceptions import RedisError, ResponseError
 
 from gateway.front.events.call_detail import call_detail
+from gateway.front.events.event_file import ShelfError
 from gateway.front.events.event_reading import StrangeEntry, ToldEntry
-from gateway.front.events.event_shelf import EventShelf, NewEvent, ShelfError
+from gateway.front.events.event_shelf import REMEDY, EventShelf, NewEvent
 from gateway.ipc.ending import CallEnding
 from gateway.store.call_events import CallData, CallNote, CallNotTaken, CallOffered, CallSettled, MessageLeft
 from gateway.store.call_record import CallRecord
@@ -54,9 +55,10 @@ class EventIntake:
         registry: Registry,
         recordings: Path,
         link: str,
-        lost: Callable[[], None],
+        alarm: Callable[[str], None],
     ) -> None:
-        """`lost` is called when Redis had too many events before a front took them."""
+        """`alarm` is told "events lost" when Redis had too many before a front took them, and "events not
+        kept" when the disk begins to take none."""
         self._shelf = shelf
         self._sessions = sessions
         self._registry = registry
@@ -68,7 +70,7 @@ class EventIntake:
         self._in_second = 0
         self._untold = 0
         self._away = False
-        self._lost = lost
+        self._alarm = alarm
         self._taken = 0
         """entries of Redis' stream that were taken, or deleted by others, since there is that stream"""
         self.unreadable = 0
@@ -134,6 +136,10 @@ class EventIntake:
             except (RedisError, OSError):
                 place = ""  # `RedisWatch` has told the log; it may come back with less than it had
                 await asyncio.sleep(PAUSE_S)
+            except ShelfError as error:
+                place = ""
+                self._disk_away(error)
+                await asyncio.sleep(PAUSE_S)
 
     async def forget(self) -> None:
         """Deletes what is past its time, every minute, until cancelled."""
@@ -161,7 +167,7 @@ class EventIntake:
         if 0 <= self._taken < gone:
             why = "no front took them for too long: docs/events.md"
             log.error("events.lost", count=gone - self._taken, remedy=why)
-            self._lost()
+            self._alarm("events lost")
         self._taken = gone
         return place
 
@@ -194,15 +200,20 @@ class EventIntake:
         try:
             await asyncio.to_thread(self._shelf.keep, new, place)
         except ShelfError as error:
-            if not self._away:
-                log.error("events.not_kept", error=str(error), remedy="see whether the disk is full")
-            self._away = True
+            self._disk_away(error)
             return False
         if self._away:
             log.warning("events.kept_again")
         self._away = False
         self._ring()
         return True
+
+    def _disk_away(self, error: ShelfError) -> None:
+        """Said once, until it is back."""
+        if not self._away:
+            log.error("events.not_kept", error=str(error), remedy=REMEDY)
+            self._alarm("events not kept")
+        self._away = True
 
     async def _events(self, told: ToldEntry, before: list[NewEvent]) -> list[CallData]:
         """What an entry comes to. `before`: those of the same batch. Raises `StrangeEntry`, `RedisError`."""

@@ -7,21 +7,23 @@ fsync. What is deleted is overwritten: words that callers said are among it. The
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import secrets
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from gateway.errors import StartError, VoicegateError
+import structlog
+
+from gateway.front.events.event_file import EventFile, ShelfError
 from gateway.store.call_events import TYPES, VERSION, CallData, CallSettled
 
+log = structlog.get_logger("events")
+
+REMEDY: Final = "see whether the disk is full, or may only be read"
 MOST: Final = 200_000
 """Events that are kept at most; of more, the oldest go before their time."""
 AT_ONCE: Final = 200
@@ -41,10 +43,6 @@ CREATE INDEX IF NOT EXISTS calls_by_age ON calls (kept_at);
 CREATE TABLE IF NOT EXISTS places (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 COLUMNS: Final = "number, call_id, call_number, type, version, at, data"
-
-
-class ShelfError(VoicegateError):
-    """The events' file cannot be read or written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,72 +94,39 @@ def impersonal(kind: str, data: dict[str, Any]) -> dict[str, Any]:
 
 
 class EventShelf:
-    """The file at `path`. `keep_s`: how long an event is kept, seconds."""
+    """The file at `path`. `keep_s`: how long an event is kept, seconds. `broken` is told when another file
+    had to be begun."""
 
-    def __init__(self, path: Path, keep_s: float) -> None:
-        self._path = path
+    def __init__(self, path: Path, keep_s: float, broken: Callable[[], None] = lambda: None) -> None:
+        self.file = EventFile(path, broken)
+        self.file.begins_with(self._begin)
         self._keep_s = keep_s
-        self._writing = threading.Lock()
-        self._reading = threading.Lock()
         self.also: list[Callable[[sqlite3.Connection, KeptEvent], None]] = []
         """what else is written of each event, in the same transaction"""
         self.series = ""
         """names this file: numbers of another one mean other events"""
-        self._writer: sqlite3.Connection
-        self._reader: sqlite3.Connection
+        self.unreadable = 0
+        """rows that a disk has changed: they are as good as forgotten"""
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        for statement in SCHEMA.split(";\n"):
+            connection.execute(statement)
+        new = secrets.token_hex(8)
+        connection.execute("INSERT OR IGNORE INTO places VALUES ('series', ?)", (new,))
+        self.series = connection.execute("SELECT value FROM places WHERE name = 'series'").fetchone()[0]
 
     def open(self) -> Self:
-        """Makes the file when it is not there. Raises `StartError`."""
+        """Tries whether it can be written now. If not, that is said, and what comes is kept once it can."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
-            self._writer, self._reader = self._connection(), self._connection()
-            with self.writing() as connection:
-                for statement in SCHEMA.split(";\n"):
-                    connection.execute(statement)
-                new = secrets.token_hex(8)
-                connection.execute("INSERT OR IGNORE INTO places VALUES ('series', ?)", (new,))
-            self.series = self.place("series")
-        except (sqlite3.Error, OSError, ShelfError) as error:
-            raise StartError(f"{self._path}: the calls' events cannot be kept: {error}") from None
+            with self.file.writing():
+                pass
+        except ShelfError as error:
+            log.error("events.not_kept", error=str(error), remedy=REMEDY)
         return self
-
-    def _connection(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=5.0, check_same_thread=False, isolation_level=None)
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
-            connection.execute(f"PRAGMA {pragma}")
-        return connection
 
     def close(self) -> None:
         """Lets go of the file."""
-        with self._writing, self._reading:
-            self._writer.close()
-            self._reader.close()
-
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction, on disk when it is over. Raises `ShelfError`."""
-        with self._writing:
-            try:
-                self._writer.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._writer
-                except BaseException:
-                    self._writer.execute("ROLLBACK")
-                    raise
-                self._writer.execute("COMMIT")
-            except sqlite3.Error as error:
-                with contextlib.suppress(sqlite3.Error):
-                    self._writer.execute("ROLLBACK")
-                raise ShelfError(f"the calls' events cannot be kept: {error}") from None
-
-    def asked(self, question: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Rows of a SELECT. Raises `ShelfError`."""
-        with self._reading:
-            try:
-                return self._reader.execute(question, values).fetchall()
-            except sqlite3.Error as error:
-                raise ShelfError(f"the calls' events cannot be read: {error}") from None
+        self.file.close()
 
     # ── what comes ───────────────────────────────────────────────────────────────────────────────────
 
@@ -172,7 +137,7 @@ class EventShelf:
         `ShelfError`: then nothing was kept.
         """
         kept = []
-        with self.writing() as connection:
+        with self.file.writing() as connection:
             for event in new:
                 if (one := self._kept(connection, event)) is not None:
                     kept.append(one)
@@ -204,41 +169,50 @@ class EventShelf:
             row,
         )
         number = added.lastrowid or 0
-        one = self._event((number, *row[:5], body))
+        one = self._event((number, *row[:5], body), json.loads(body))
         for also in self.also:
             also(connection, one)
         return one
 
-    def _event(self, row: tuple[Any, ...]) -> KeptEvent:
-        number, call_id, call_number, kind, version, at, body = row
-        return KeptEvent(
-            kind, version, f"{self.series}-{number}", number, call_number, at, call_id, json.loads(body)
-        )
+    def _event(self, row: tuple[Any, ...], data: dict[str, Any]) -> KeptEvent:
+        number, call_id, call_number, kind, version, at, _ = row
+        return KeptEvent(kind, version, f"{self.series}-{number}", number, call_number, at, call_id, data)
+
+    def _read(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[KeptEvent]:
+        for row in rows:
+            try:
+                data = json.loads(row[-1])
+            except (ValueError, TypeError):
+                data = None
+            if isinstance(data, dict):
+                yield self._event(row, data)
+            else:
+                self.unreadable += 1
 
     def place(self, name: str) -> str:
         """How far a source was read; empty: not yet. Raises `ShelfError`."""
-        found = self.asked("SELECT value FROM places WHERE name = ?", name)
+        found = self.file.asked("SELECT value FROM places WHERE name = ?", name)
         return str(found[0][0]) if found else ""
 
     def knows(self, call_id: str) -> bool:
         """Whether anything was told of a call. Raises `ShelfError`."""
-        return bool(self.asked("SELECT 1 FROM calls WHERE call_id = ?", call_id))
+        return bool(self.file.asked("SELECT 1 FROM calls WHERE call_id = ?", call_id))
 
     def messages(self, call_id: str) -> int:
         """How many messages a call has left, as far as it was told. Raises `ShelfError`."""
-        found = self.asked("SELECT messages FROM calls WHERE call_id = ?", call_id)
+        found = self.file.asked("SELECT messages FROM calls WHERE call_id = ?", call_id)
         return int(found[0][0]) if found else 0
 
     # ── what is told ─────────────────────────────────────────────────────────────────────────────────
 
     def last(self) -> int:
         """The newest event's number; 0: there was none yet. Raises `ShelfError`."""
-        found = self.asked("SELECT seq FROM sqlite_sequence WHERE name = 'events'")
+        found = self.file.asked("SELECT seq FROM sqlite_sequence WHERE name = 'events'")
         return int(found[0][0]) if found else 0
 
     def forgotten(self) -> int:
         """The newest event's number of those that are not kept any more; 0: all are. Raises `ShelfError`."""
-        found = self.asked("SELECT min(number) FROM events")
+        found = self.file.asked("SELECT min(number) FROM events")
         return self.last() if found[0][0] is None else int(found[0][0]) - 1
 
     def after(
@@ -252,21 +226,20 @@ class EventShelf:
         if types:
             where = f"{where} AND type IN ({', '.join('?' * len(types))})"
             values = [*values, *types]
-        rows = self.asked(
+        rows = self.file.asked(
             f"SELECT {COLUMNS} FROM events WHERE {where} ORDER BY number LIMIT ?",  # noqa: S608  # no value
             *values,
             count,
         )
-        events = tuple(map(self._event, rows))
-        return EventPage(events, events[-1].number if len(events) == count else last)
+        return EventPage(tuple(self._read(rows)), rows[-1][0] if len(rows) == count else last)
 
     def numbered(self, number: int) -> KeptEvent | None:
         """One event; None when it is not kept any more. Raises `ShelfError`."""
-        rows = self.asked(
-            "SELECT number, call_id, call_number, type, version, at, data FROM events WHERE number = ?",
+        rows = self.file.asked(
+            f"SELECT {COLUMNS} FROM events WHERE number = ?",  # noqa: S608  # no value
             number,
         )
-        return self._event(rows[0]) if rows else None
+        return next(self._read(rows), None)
 
     def number_of(self, event_id: str) -> int | None:
         """An id's number; None for one that this file never gave."""
@@ -278,14 +251,14 @@ class EventShelf:
     def forget(self) -> int:
         """Deletes what is past its time, or too much; returns how many events. Raises `ShelfError`."""
         before = time.time() - self._keep_s
-        with self.writing() as connection:
+        with self.file.writing() as connection:
             old = connection.execute("DELETE FROM events WHERE kept_at < ?", (before,)).rowcount
             last = connection.execute("SELECT max(number) FROM events").fetchone()[0] or 0
             old += connection.execute("DELETE FROM events WHERE number <= ?", (last - MOST,)).rowcount
             connection.execute("DELETE FROM calls WHERE kept_at < ?", (before,))
         if old:
-            with self._writing, contextlib.suppress(sqlite3.Error):
-                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log had the words, too
+            self.file.shorten()  # the log had the words, too
+        self.file.forget_broken(before)
         return old
 
 

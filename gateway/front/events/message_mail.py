@@ -18,7 +18,7 @@ from typing import Final
 
 from gateway.front.events.courier import TAKEN, TellOutcome
 from gateway.front.events.event_shelf import KeptEvent
-from gateway.front.events.webhook_file import is_here
+from gateway.front.events.webhook_file import MAIL, is_here
 
 SMTP_S: Final = 15.0
 RETRY_S: Final = 86_400.0
@@ -28,7 +28,7 @@ LONGEST_SHOWN: Final = 120
 class MessageMail:
     """Mail by one relay, as a courier sends it. `address_of` says to whom, by the route; None: to nobody."""
 
-    name = "mail"
+    name = MAIL
     at_once = 2
     retry_s = RETRY_S
 

@@ -6,25 +6,29 @@ import asyncio
 import contextlib
 import hmac
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Final
+
+import structlog
 
 from gateway.config.paths import cdr_dir, route_key_path, webhooks_path
 from gateway.config.settings import Settings
 from gateway.dialplan import Dialplan, Route
 from gateway.dialplan.verbs import Record
 from gateway.edge.grammar.token import route_key
-from gateway.errors import StartError
 from gateway.front.events.cdr_files import CdrFiles
 from gateway.front.events.courier import Courier, Receiver
-from gateway.front.events.deliveries import Deliveries
-from gateway.front.events.event_shelf import EventShelf, ShelfError
+from gateway.front.events.deliveries import Deliveries, Wants
+from gateway.front.events.event_file import ShelfError
+from gateway.front.events.event_shelf import EventShelf
 from gateway.front.events.message_mail import MessageMail
 from gateway.front.events.trace_export import TraceExport
-from gateway.front.events.webhook_file import read_webhooks
+from gateway.front.events.webhook_file import Webhook, read_webhooks
 from gateway.front.events.webhook_post import WebhookPost
 from model.tasks import Tasks
+
+log = structlog.get_logger("events")
 
 HOUR_S: Final = 3600.0
 GAPS_S: Final = 86_400.0
@@ -32,26 +36,77 @@ GAPS_S: Final = 86_400.0
 
 
 class Receivers:
-    """All of them. Raises `ShelfError` when their table cannot be made."""
+    """All of them."""
 
     def __init__(
         self, shelf: EventShelf, receivers: Sequence[Receiver], bell: Callable[[], asyncio.Event]
     ) -> None:
-        self._receivers = receivers
-        self._deliveries = Deliveries(shelf, {one.name: one.wants for one in receivers})
-        self.couriers = [Courier(shelf, self._deliveries, one, bell) for one in receivers]
+        self._shelf = shelf
+        self._bell = bell
+        self._receivers = {one.name: one for one in receivers}
+        self._deliveries = Deliveries(shelf, self._wants(self._receivers))
+        self._tasks = Tasks()
+        self._couriers: dict[str, asyncio.Task[None]] = {}
+
+    @staticmethod
+    def _wants(receivers: Mapping[str, Receiver]) -> dict[str, Wants]:
+        return {name: one.wants for name, one in receivers.items()}
 
     def state(self) -> dict[str, tuple[int, int]]:
         """Of each by name: events that wait for it, and those that it will never be told."""
         return {
-            name: (count, self._deliveries.lost[name]) for name, count in self._deliveries.waiting.items()
+            name: (count, self._deliveries.lost[name])
+            for name, count in self._deliveries.waiting.items()
+            if name in self._deliveries.lost
         }
 
-    def start(self, tasks: Tasks) -> None:
+    def start(self) -> None:
         """Begins to tell them."""
-        for courier in self.couriers:
-            tasks.lasting(courier.run, "front.courier")
-        tasks.lasting(self._tidy, "front.gaps")
+        self._send_out()
+        self._tasks.lasting(self._tidy, "front.gaps")
+
+    def _send_out(self) -> None:
+        """A courier for each that has none."""
+        for name, receiver in self._receivers.items():
+            if name not in self._couriers:
+                courier = Courier(self._shelf, self._deliveries, receiver, self._bell)
+                self._couriers[name] = self._tasks.lasting(courier.run, "front.courier")
+
+    async def take_webhooks(self, webhooks: Sequence[Webhook]) -> dict[str, int]:
+        """These from now on, and no others; returns how many events were dropped of each that is gone.
+
+        One that is as before goes on undisturbed. A changed one is told at once what waits for it, as it is
+        now; a new one, what happens from now on. Raises `ShelfError`: then all is as before.
+        """
+        had = {name: one for name, one in self._receivers.items() if isinstance(one, WebhookPost)}
+        others = {name: one for name, one in self._receivers.items() if name not in had}
+        kept = {one.name for one in webhooks if one.name in had and had[one.name].webhook == one}
+        posts = {one.name: had[one.name] if one.name in kept else WebhookPost(one) for one in webhooks}
+        changed = (had.keys() & posts.keys()) - kept
+        await self._call_back(had.keys() - kept)
+        try:
+            now = posts | others
+            dropped = await asyncio.to_thread(self._deliveries.take, self._wants(now), changed)
+            self._receivers = now
+            for name in had.keys() - kept:
+                await had[name].close()
+        finally:
+            self._send_out()
+        for name in posts.keys() - had.keys():
+            log.info("receiver.added", receiver=name)
+        for name in changed:
+            log.info("receiver.changed", receiver=name)
+        for name, count in dropped.items():
+            log.warning("receiver.removed", receiver=name, dropped=count)
+        return dropped
+
+    async def _call_back(self, names: Collection[str]) -> None:
+        """Ends their couriers; what was on its way is told again, by whoever comes next."""
+        couriers = [self._couriers.pop(name) for name in names if name in self._couriers]
+        for courier in couriers:
+            courier.cancel()
+        if couriers:
+            await asyncio.wait(couriers)
 
     async def _tidy(self) -> None:
         while True:
@@ -60,8 +115,9 @@ class Receivers:
             await asyncio.sleep(HOUR_S)
 
     async def close(self) -> None:
-        """Lets go of their connections."""
-        for one in self._receivers:
+        """Tells nobody any more, and lets go of their connections."""
+        await self._tasks.stop()
+        for one in self._receivers.values():
             if isinstance(one, (WebhookPost, TraceExport)):
                 await one.close()
 
@@ -69,7 +125,7 @@ class Receivers:
 def receivers_of(conf: Settings, plan: Callable[[], Dialplan]) -> list[Receiver]:
     """Whom this house tells. `plan`: the dialplan in force.
 
-    Raises `SettingsError`, and `StartError` for a plan that wants mail where there is no relay.
+    Raises `SettingsError`.
     """
     forms = {"off": (), "both": ("json", "csv")}.get(conf.cdr, (conf.cdr,))
     found: list[Receiver] = [WebhookPost(webhook) for webhook in read_webhooks(webhooks_path(conf))]
@@ -79,8 +135,6 @@ def receivers_of(conf: Settings, plan: Callable[[], Dialplan]) -> list[Receiver]
         found.append(TraceExport(conf.otlp_url, _key_of_numbers(conf)))
     if conf.mail_relay is not None and conf.mail_from is not None:
         found.append(MessageMail(conf.mail_relay, conf.mail_from, partial(address_of, plan)))
-    elif (wants := next((one.file for one in plan().routes if notified(one)), None)) is not None:
-        raise StartError(f"{wants}: notify needs VOICEGATE_MAIL_RELAY and VOICEGATE_MAIL_FROM")
     return found
 
 

@@ -35,6 +35,8 @@ MOST_SECRETS: Final = 2
 LONGEST_RETRY_S: Final = 86_400.0
 KNOWN: Final = ("name", "url", "secret_file", "secret_env", "types", "personal", "retry_s")
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+MAIL: Final = "mail"
+"""The name under which the mail relay is told."""
 USUAL: Final = frozenset(TYPES) - {"call.note"}
 """What a webhook is told that names no types."""
 
@@ -84,6 +86,8 @@ class _WebhookReader:
         name = self._given.get("name")
         if not isinstance(name, str) or not NAME.fullmatch(name):
             self._fail("name", "a webhook needs a name of lower-case letters, digits, - and _")
+        if name == MAIL:
+            self._fail("name", f"{MAIL} is the mail relay's name; choose another one")
         personal = self._given.get("personal", False)
         if not isinstance(personal, bool):
             self._fail("personal", "personal is true or false")

@@ -39,12 +39,12 @@ class WebhookPost:
     def __init__(self, webhook: Webhook) -> None:
         self.name = webhook.name
         self.retry_s = webhook.retry_s
-        self._webhook = webhook
+        self.webhook = webhook
         self._client: httpx.AsyncClient | None = None
 
     def wants(self, event: KeptEvent) -> bool:
         """Whether it is of a type that the webhook names."""
-        return event.type in self._webhook.types
+        return event.type in self.webhook.types
 
     async def close(self) -> None:
         """Lets go of its connections."""
@@ -53,7 +53,7 @@ class WebhookPost:
 
     async def tell(self, event: KeptEvent, missed: int) -> TellOutcome:
         """Posts it; what the answer says beyond its status is not read."""
-        table = event.to_json(personal=self._webhook.personal)
+        table = event.to_json(personal=self.webhook.personal)
         if missed:
             table["missed"] = missed
         body = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
@@ -67,7 +67,7 @@ class WebhookPost:
         try:
             async with (
                 asyncio.timeout(ANSWER_S),
-                self._client.stream("POST", self._webhook.url, content=body, headers=headers) as answer,
+                self._client.stream("POST", self.webhook.url, content=body, headers=headers) as answer,
             ):
                 return _outcome(answer)
         except TimeoutError:
@@ -82,7 +82,7 @@ class WebhookPost:
             "Idempotency-Key": event_id,
             "webhook-timestamp": str(now),
             "webhook-signature": " ".join(
-                signature(one, event_id, now, body) for one in self._webhook.secrets
+                signature(one, event_id, now, body) for one in self.webhook.secrets
             ),
         }
 

@@ -1,4 +1,4 @@
-"""Dialplans, users, trunks and certificates, read anew while calls go on.
+"""Dialplans, users, trunks, certificates and webhooks, read anew while calls go on.
 
 Each part by itself: what does not load leaves that part as it was, and says why. A call keeps the plan that
 it began with. Plans are tried first in a process of their own (`gateway.run.trial_plan`), which reads
@@ -19,14 +19,16 @@ import structlog
 
 from consent.errors import ConsentError
 from consent.service.front_office import FrontOffice
-from gateway.config.house_languages import spoken_languages, why_no_languages
-from gateway.config.paths import dialplan_dir, trunks_path
+from gateway.config.house_languages import why_no_languages
+from gateway.config.paths import trunks_path, webhooks_path
 from gateway.config.settings import Settings
 from gateway.dialplan import Dialplan
+from gateway.dialplan.house_plan import read_house_plan
 from gateway.edge.trunks.trunk import Trunk
 from gateway.edge.trunks.trunk_file import read_trunks
 from gateway.errors import DialplanError, VoicegateError
 from gateway.front.admission.routing import Routing
+from gateway.front.events.webhook_file import Webhook, read_webhooks
 from gateway.front.house.certificate_watch import CertificateWatch
 from gateway.ipc.front_messages import Reloaded
 from gateway.store.sip_users import SipUsers
@@ -65,7 +67,8 @@ async def trial() -> str:
 
 @dataclass
 class Reload:
-    """See the module. `new_trunks` has the edge take trunks, `new_plan` the halls learn of a plan."""
+    """See the module. `new_trunks` has the edge take trunks, `new_webhooks` says how many events were dropped
+    of each that is gone; `new_plan` has the halls learn of a plan."""
 
     settings: Settings
     routing: Routing
@@ -73,11 +76,14 @@ class Reload:
     users: SipUsers
     certificate: CertificateWatch
     new_trunks: Callable[[Sequence[Trunk]], None]
+    new_webhooks: Callable[[Sequence[Webhook]], Awaitable[dict[str, int]]]
     new_plan: Callable[[], Awaitable[None]]
     trial: Trial = trial
 
     def __post_init__(self) -> None:
         self._one = asyncio.Lock()
+        self._said: list[str] = []
+        """what became of things, for whoever asked"""
 
     async def everything(self) -> Reloaded:
         """Reads all of it anew; returns what became of each part."""
@@ -89,7 +95,9 @@ class Reload:
                 ("users", self._users),
                 ("trunks", self._trunks),
                 ("certificates", self._certificate),
+                ("webhooks", self._webhooks),
             ]
+            self._said.clear()
             for name, read in parts:
                 try:
                     await read()
@@ -111,15 +119,8 @@ class Reload:
             await self.new_plan()
 
     def _read(self) -> Dialplan:
-        conf = self.settings
-        return Dialplan.load(
-            dialplan_dir(conf),
-            self.office.names(),
-            spoken=spoken_languages(conf),
-            words_leave=conf.words_leave,
-            emergency=conf.emergency_numbers,
-            recordings=False,  # the trial has read them
-        )
+        # the trial has read the recordings
+        return read_house_plan(self.settings, self.office.names(), recordings=False)
 
     async def _users(self) -> None:
         await asyncio.to_thread(self.users.names)
@@ -131,9 +132,14 @@ class Reload:
         if (why := self.certificate.look()) is not None:
             raise VoicegateError(why)
 
+    async def _webhooks(self) -> None:
+        webhooks = await asyncio.to_thread(read_webhooks, webhooks_path(self.settings))
+        for name, count in (await self.new_webhooks(webhooks)).items():
+            self._said.append(f"webhook {name} is told no more; {count} events that waited are dropped")
+
     def _notes(self) -> tuple[str, ...]:
-        """What the new plan wants and this house has not before it is started anew."""
+        """What somebody should know, and what the new plan wants that this house has not."""
         plan = self.routing.dialplan
         if plan.hears_languages and (why := why_no_languages(self.settings)) is not None:
-            return (f"callers' languages are not heard: {why}",)
-        return ()
+            self._said.append(f"callers' languages are not heard: {why}")
+        return tuple(self._said)

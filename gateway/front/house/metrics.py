@@ -48,7 +48,8 @@ HALL_COUNTERS: Final = {
 """What halls count, of `HallHealth.counters`; what is not listed is a gauge."""
 
 ALARMS: Final = (
-    "mark failed", "rtp moved", "ledger unwitnessed", "revocations in doubt", "events lost"
+    "mark failed", "rtp moved", "ledger unwitnessed", "revocations in doubt", "events lost",
+    "events not kept", "events broken",
 )  # fmt: skip
 """Kinds that are shown before they happen, for else `increase()` would not see the first one."""
 EDGE_HOLDS: Final = frozenset(

@@ -26,7 +26,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from gateway.front.events.event_shelf import EventPage, EventShelf, KeptEvent, ShelfError
+from gateway.front.events.event_file import ShelfError
+from gateway.front.events.event_shelf import EventPage, EventShelf, KeptEvent
 from gateway.front.http.problems import refusal
 from gateway.store.call_events import TYPES
 from gateway.store.sessions import CALL_ID
@@ -113,6 +114,7 @@ class EventFeed:
     ) -> None:
         """Sends what is asked for until the front stops, or the listener takes nothing."""
         place, gap_after = begin
+        series = self._shelf.series
         self.listening += 1
         try:
             text = f"retry: {AGAIN_MS}\n: events from here on\n\n"
@@ -121,6 +123,10 @@ class EventFeed:
             while True:
                 bell = self._bell()
                 page = await self._page(place, call_id, types)
+                if self._shelf.series != series:  # another file, whose numbers begin anew
+                    text += told_gap(f"{series}-{place}")
+                    series, place = self._shelf.series, 0
+                    continue
                 text += "".join(told(event) for event in page.events)
                 place = page.upto
                 if text and not await self._taken(text, send):

@@ -202,7 +202,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     ),
     Operation(
         name="reload", method="POST", path="/api/reload", needs="plans.reload", gives=shapes.ReloadShown,
-        does="Reads dialplans, users, trunks and certificates anew; what does not load stays (409).",
+        does="Reads plans, users, trunks, certificates and webhooks anew; what does not load stays (409).",
         refuses=(409,),
     ),
     Operation(

@@ -30,7 +30,7 @@ class PlanHouse(Protocol):
         """The version of the plans that lie there now. Raises `DialplanError` when they do not load."""
 
     async def reloaded(self) -> Reloaded:
-        """Dialplans, users, trunks and certificates, read anew; what became of each."""
+        """Dialplans, users, trunks, certificates and webhooks, read anew; what became of each."""
 
     def voices_named(self) -> list[str]:
         """The names of the voices that may be used; blocks. Raises `ConsentError`."""

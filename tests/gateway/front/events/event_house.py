@@ -28,16 +28,15 @@ class EventHouse:
         self.recordings = folder / "recordings"
         self.registry = Registry.open(f"sqlite:///{folder / 'calls.db'}")
         self.shelf = EventShelf(folder / "events.db", 3600.0).open()
-        self.lost = 0
-        self.intake = EventIntake(self.shelf, sessions, self.registry, self.recordings, LINK, self._lose)
+        self.alarms: list[str] = []
+        self.intake = EventIntake(
+            self.shelf, sessions, self.registry, self.recordings, LINK, self.alarms.append
+        )
         self._running: list[asyncio.Task[None]] = []
 
     @classmethod
     async def open(cls, folder: Path, redis_url: str) -> EventHouse:
         return cls(folder, await Sessions.open(redis_url))
-
-    def _lose(self) -> None:
-        self.lost += 1
 
     def begin(self) -> None:
         self._running = [

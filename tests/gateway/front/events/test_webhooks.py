@@ -50,7 +50,7 @@ class Told:
         self._bell = asyncio.Event()
         self.posts = [WebhookPost(webhook) for webhook in webhooks]
         self.receivers = Receivers(self.shelf, self.posts, lambda: self._bell)
-        self._tasks = [asyncio.create_task(courier.run()) for courier in self.receivers.couriers]
+        self.receivers.start()
 
     async def tell(self, *events: NewEvent) -> list[str]:
         kept = await asyncio.to_thread(self.shelf.keep, events)
@@ -65,9 +65,6 @@ class Told:
                 await asyncio.sleep(0.01)
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.receivers.close()
         self.shelf.close()
 

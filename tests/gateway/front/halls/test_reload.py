@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from gateway.config.settings import Settings
 from gateway.dialplan import Dialplan
 from gateway.edge.trunks.trunk import Trunk
 from gateway.errors import DialplanError
+from gateway.front.events.webhook_file import Webhook
 from gateway.front.halls import reload as module
 from gateway.front.halls.reload import Reload
 from gateway.front.house.certificate_watch import CertificateWatch
@@ -22,6 +24,16 @@ from gateway.ipc.ending import CallEnding, End
 from gateway.store.sip_users import SipUsers
 from tests.gateway.front.admission.test_routing import PLAN, Desk
 
+NOTIFIES = """
+[[route]]
+name = "messages"
+called = ["messages"]
+do = [
+  { verb = "answer" },
+  { verb = "disclose", principal = "Lindens", language = "en" },
+  { verb = "record", announce = "Speak.", notify = "mailto:office@lindens.example" },
+]
+"""
 TRUNK = '[[trunk]]\nname = "carrier"\nhosts = ["192.0.2.9"]\nprefixes = ["+49"]\n'
 
 
@@ -35,11 +47,12 @@ class House:
         self.data.mkdir(mode=0o700)
         self.settings = Settings(data_dir=self.data, host="127.0.0.1", dialplans=self.plans)
         self.trunks: list[tuple[Trunk, ...]] = []
+        self.webhooks: tuple[Webhook, ...] = ()
         self.told = 0
         self.users = SipUsers(self.data)
         self.reload = Reload(
             self.settings, self.desk.routing, self.desk.office, self.users,  # type: ignore[arg-type]
-            CertificateWatch(self.settings), self._take, self._plan_changed, self._trial,
+            CertificateWatch(self.settings), self._take, self._take_webhooks, self._plan_changed, self._trial,
         )  # fmt: skip
         self.between: Any = lambda: None
 
@@ -48,6 +61,11 @@ class House:
 
     def _take(self, trunks: Sequence[Trunk]) -> None:
         self.trunks.append(tuple(trunks))
+
+    async def _take_webhooks(self, webhooks: Sequence[Webhook]) -> dict[str, int]:
+        gone = {one.name: 3 for one in self.webhooks if one.name not in {two.name for two in webhooks}}
+        self.webhooks = tuple(webhooks)
+        return gone
 
     async def _plan_changed(self) -> None:
         self.told += 1
@@ -114,6 +132,41 @@ async def test_each_part_by_itself(house: House) -> None:
     (house.data / "sip_users.json").unlink()
     assert (await house.reload.everything()).failed == {}
     assert [trunk.name for trunk in house.trunks[0]] == ["carrier"]
+
+
+WEBHOOK = '[[webhook]]\nname = "{}"\nurl = "https://crm.example/hooks?token=hidden"\nsecret_file = "s"\n'
+
+
+async def test_webhooks_too_and_a_mistake_leaves_the_old_ones(house: House) -> None:
+    (house.data / "s").write_text("0123456789abcdef\n")
+    (house.data / "s").chmod(0o600)
+    file = house.data / "webhooks.toml"
+    file.write_text(WEBHOOK.format("crm"))
+    assert (await house.reload.everything()).failed == {}
+    assert [one.name for one in house.webhooks] == ["crm"]
+    file.write_text(WEBHOOK.format("other") + "retries = 3\n")
+    done = await house.reload.everything()
+    assert done.failed.keys() == {"webhooks"}
+    assert "webhooks.toml:5:" in done.failed["webhooks"]
+    assert "hidden" not in done.failed["webhooks"]
+    assert [one.name for one in house.webhooks] == ["crm"]
+    file.unlink()
+    done = await house.reload.everything()
+    assert (done.failed, house.webhooks) == ({}, ())
+    assert done.notes == ("webhook crm is told no more; 3 events that waited are dropped",)
+    assert (await house.reload.everything()).notes == ()
+
+
+async def test_a_plan_that_sends_mail_wants_a_relay(house: House) -> None:
+    """The trial refuses it before; should a setting differ there, the front does."""
+    house.write(PLAN + NOTIFIES)
+    done = await house.reload.everything()
+    assert "VOICEGATE_MAIL_RELAY" in done.failed["dialplans"]
+    assert re.search(r"10\.toml:\d+: ", done.failed["dialplans"])
+    assert done.plan == done.was
+    relayed = {"mail_relay": "127.0.0.1", "mail_from": "a@lindens.example"}
+    house.reload.settings = Settings(data_dir=house.data, dialplans=house.plans, **relayed)  # type: ignore[arg-type]
+    assert (await house.reload.everything()).failed == {}
 
 
 async def test_files_that_change_while_they_are_read_are_not_taken(house: House) -> None:

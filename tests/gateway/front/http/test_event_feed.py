@@ -134,7 +134,7 @@ async def test_who_comes_again_goes_on_where_it_was(fed: Fed) -> None:
 
 async def test_who_was_away_for_too_long_is_told_of_the_gap(fed: Fed) -> None:
     ids = await fed.calls("c1", "c2")
-    with fed.shelf.writing() as connection:
+    with fed.shelf.file.writing() as connection:
         connection.execute("DELETE FROM events")
     (later,) = await fed.calls("c3")
     async with fed.listens(**{"Last-Event-ID": ids[0]}) as listener:
