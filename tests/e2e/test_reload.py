@@ -14,7 +14,9 @@ from click.testing import CliRunner, Result
 from gateway.cli.main import cli
 from tests.e2e.gateway_process import House
 from tests.e2e.talking import Talking
+from tests.gateway.edge.authority import Authority
 from tests.gateway.front.events.hook_receiver import HookReceiver
+from tests.gateway.front.events.test_delivery_tls import serving
 from tests.needs import HANGS_S
 
 pytestmark = pytest.mark.e2e
@@ -76,15 +78,17 @@ def version(house: House) -> str:
 async def test_other_plans_while_a_call_is_up(tmp_path: Path) -> None:
     house = House(tmp_path / "house")
     house.plan(PLAN)
-    await asyncio.to_thread(house.start)
     data = tmp_path / "house" / "data"
     plan, webhooks = data / "dialplans" / "05-test.toml", data / "webhooks.toml"
-    receiver = HookReceiver()
+    authority = Authority(tmp_path / "authority")
+    house.environ["SSL_CERT_FILE"] = str(authority.ca)
+    receiver = HookReceiver(tls=serving(authority.sign("localhost")))
     await receiver.start()
     hook = f'[[webhook]]\nname = "crm"\nurl = "{receiver.url}"\nsecret_file = "crm.secret"\n'
     (data / "crm.secret").write_text("0123456789abcdef0123456789abcdef\n")
     (data / "crm.secret").chmod(0o600)
     (data / "events.db").write_bytes(b"no database, " * 5000)  # calls need none
+    await asyncio.to_thread(house.start)
     command = Command(house, tmp_path)
     ask: Callable[..., Any] = asyncio.to_thread
     try:

@@ -18,6 +18,7 @@ from typing import Final
 
 from gateway.front.events.courier import TAKEN, TellOutcome
 from gateway.front.events.event_shelf import KeptEvent
+from gateway.front.events.failed_delivery import why_undelivered
 from gateway.front.events.webhook_file import MAIL, is_here
 
 SMTP_S: Final = 15.0
@@ -64,7 +65,7 @@ class MessageMail:
                 "never" if said == "never" else "later", f"the relay refuses the address: {codes}"
             )
         except (smtplib.SMTPException, OSError) as error:
-            return TellOutcome("later", type(error).__name__)
+            return TellOutcome("later", why_undelivered(error))
         return TAKEN
 
     def mail(self, event: KeptEvent, address: str) -> EmailMessage:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from typing import Final
 
 import httpx
 
 from gateway.front.events.courier import TAKEN, TellOutcome
 from gateway.front.events.event_shelf import KeptEvent
+from gateway.front.events.failed_delivery import why_undelivered
 from gateway.front.events.trace_spans import KEPT, SpanMaker
 from gateway.front.events.webhook_post import client
 
@@ -47,7 +49,7 @@ class TraceExport:
         body = json.dumps(self._maker.request(event), separators=(",", ":")).encode()
         headers = {"Content-Type": "application/json", "User-Agent": "voicegate"}
         if self._client is None:
-            self._client = client()
+            self._client = client(ssl.create_default_context())
         try:
             async with (
                 asyncio.timeout(ANSWER_S),
@@ -57,7 +59,7 @@ class TraceExport:
         except TimeoutError:
             return TellOutcome("later", f"no answer within {ANSWER_S:g} s")
         except (httpx.HTTPError, OSError, ValueError) as error:  # its text may have the URL
-            return TellOutcome("later", type(error).__name__)
+            return TellOutcome("later", why_undelivered(error))
 
 
 def _outcome_of(status: int) -> TellOutcome:

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import hmac
 import ipaddress
 import json
 import ssl
 import time
-from collections.abc import Sequence
 from typing import Final
 
 import httpx
 
 from gateway.front.events.courier import TAKEN, TellOutcome
 from gateway.front.events.event_shelf import KeptEvent
+from gateway.front.events.failed_delivery import is_untrusted, why_undelivered
 from gateway.front.events.webhook_file import Webhook, is_here
 from gateway.front.house.guarded_transport import GuardedTransport
 
@@ -40,6 +39,7 @@ class WebhookPost:
         self.name = webhook.name
         self.retry_s = webhook.retry_s
         self.webhook = webhook
+        self._trust = ssl.create_default_context()
         self._client: httpx.AsyncClient | None = None
 
     def wants(self, event: KeptEvent) -> bool:
@@ -63,7 +63,7 @@ class WebhookPost:
             **self._signed(event.id, body),
         }
         if self._client is None:
-            self._client = client()
+            self._client = client(self._trust)
         try:
             async with (
                 asyncio.timeout(ANSWER_S),
@@ -73,7 +73,9 @@ class WebhookPost:
         except TimeoutError:
             return TellOutcome("later", f"no answer within {ANSWER_S:g} s")
         except (httpx.HTTPError, OSError, ValueError) as error:  # its text may have the URL
-            return TellOutcome("later", type(error).__name__)
+            if is_untrusted(error):  # by the next try this machine may trust others
+                await asyncio.to_thread(self._trust.load_default_certs)
+            return TellOutcome("later", why_undelivered(error))
 
     def _signed(self, event_id: str, body: bytes) -> dict[str, str]:
         now = int(time.time())
@@ -103,29 +105,27 @@ def _outcome(answer: httpx.Response) -> TellOutcome:
     return TellOutcome("later", f"HTTP {answer.status_code}", after_s, answered=True)
 
 
-def client() -> httpx.AsyncClient:
+def client(trust: ssl.SSLContext) -> httpx.AsyncClient:
     """One that follows no redirect, uses no proxy, and connects to no address that may not be told."""
     return httpx.AsyncClient(
-        transport=GuardedTransport(httpx.AsyncHTTPTransport(verify=ssl.create_default_context()), allowed),
+        transport=GuardedTransport(httpx.AsyncHTTPTransport(verify=trust), allowed),
         follow_redirects=False,
         trust_env=False,
         timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
     )
 
 
-def allowed(host: str, addresses: Sequence[str]) -> str | None:
-    """The first address that may be told: this machine's only where the URL names this machine, private ones
+def allowed(host: str, text: str) -> bool:
+    """Whether an address may be told: this machine's only where the URL names this machine, private ones
     (a receiver in the house), and none by which clouds tell their machines secrets (link-local)."""
-    for text in addresses:
-        with contextlib.suppress(ValueError):
-            address = ipaddress.ip_address(text.partition("%")[0])
-            if isinstance(address, ipaddress.IPv6Address):
-                address = address.ipv4_mapped or address
-            if address.is_loopback:
-                if is_here(host):
-                    return text
-            elif not (
-                address.is_link_local or address.is_multicast or address.is_unspecified or address.is_reserved
-            ):
-                return text
-    return None
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address):
+        address = address.ipv4_mapped or address
+    if address.is_loopback:
+        return is_here(host)
+    return not (
+        address.is_link_local or address.is_multicast or address.is_unspecified or address.is_reserved
+    )

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +40,10 @@ class HookReceiver:
     more: str = ""
     """header lines of its answers"""
     port: int = 0
+    tls: ssl.SSLContext | None = None
+    """by which it speaks https, as `localhost`"""
+    failed_handshakes: int = 0
+    _knock: asyncio.Event = field(default_factory=asyncio.Event)
     _server: asyncio.Server | None = None
     _some: asyncio.Event = field(default_factory=asyncio.Event)
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -48,7 +53,7 @@ class HookReceiver:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(("127.0.0.1", self.port))
             self.port = listener.getsockname()[1]
-            self._server = await asyncio.start_server(self._serve, sock=listener.dup())
+            self._server = await asyncio.start_server(self._open_door, sock=listener.dup())
 
     async def stop(self) -> None:
         """As by kill -9: connections are reset, nothing is said."""
@@ -60,7 +65,8 @@ class HookReceiver:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/hook?of=voicegate"
+        where = "http://127.0.0.1" if self.tls is None else "https://localhost"
+        return f"{where}:{self.port}/hook?of=voicegate"
 
     async def has(self, count: int) -> list[Got]:
         """All requests, once there are so many."""
@@ -68,6 +74,23 @@ class HookReceiver:
             self._some.clear()
             await self._some.wait()
         return self.got
+
+    async def knocks(self) -> None:
+        """Somebody came, and did not like the certificate."""
+        self._knock.clear()
+        await self._knock.wait()
+
+    async def _open_door(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.tls is not None:
+            try:
+                await writer.start_tls(self.tls)
+                await reader.read(0)
+            except (OSError, EOFError):
+                self.failed_handshakes += 1
+                self._knock.set()
+                writer.close()
+                return
+        await self._serve(reader, writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)

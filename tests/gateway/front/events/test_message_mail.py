@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from email import message_from_bytes
@@ -41,6 +42,10 @@ class Relay:
     mails: list[bytes] = field(default_factory=list)
     recipients: list[str] = field(default_factory=list)
     port: int = 0
+    tls: ssl.SSLContext | None = None
+    """by which it offers STARTTLS"""
+    refuses_tls: int = 0
+    encrypted: bool = False
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         def say(text: str) -> None:
@@ -50,6 +55,15 @@ class Relay:
         with contextlib.suppress(OSError, EOFError):
             while line := (await reader.readline()).decode():
                 match line.split()[0].upper():
+                    case "EHLO" if self.tls is not None and not self.encrypted:
+                        say("250-here")
+                        say("250 STARTTLS")
+                    case "STARTTLS" if self.tls is not None and self.refuses_tls:
+                        say(f"{self.refuses_tls} not now")
+                    case "STARTTLS" if self.tls is not None:
+                        say("220 go on")
+                        await writer.start_tls(self.tls)
+                        self.encrypted = True
                     case "RCPT" if self.refuses:
                         say(f"{self.refuses} no")
                     case "RCPT":
