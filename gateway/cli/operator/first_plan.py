@@ -113,7 +113,7 @@ def read_hours(text: str) -> tuple[Hours, ...]:
             raise ValueError(
                 f'{part.strip()!r} are not hours; write "mon-fri 9:00-18:00, sat 10-14", or always'
             )
-        hours = Hours(days=window[1].replace(" ", ""), opens=_clock(window[2]), closes=_clock(window[3]))  # type: ignore[call-arg]  # by alias in TOML only
+        hours = Hours(days=window[1].replace(" ", ""), opens=_clock(window[2]), closes=_clock(window[3]))
         _ = hours.weekdays, hours.minutes()
         found.append(hours)
     return tuple(found)
