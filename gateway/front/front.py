@@ -409,6 +409,10 @@ class Front:
         with _redis_needed():
             return await self._call_list.one(call_id)
 
+    async def call_course(self, call_id: str) -> dict[str, Any] | None:
+        with _redis_needed():
+            return await self._call_list.course(call_id)
+
     async def statement(self, call_id: str) -> dict[str, Any] | None:
         """The signed statement that the call's voice is synthetic, with what it says."""
         return await self._statements.shown(call_id)

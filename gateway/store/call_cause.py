@@ -46,6 +46,12 @@ def causes(call: Mapping[str, Any]) -> list[CallCause]:
     return sorted(left, key=lambda one: one.since)
 
 
+def judged(call: Mapping[str, Any]) -> dict[str, Any]:
+    """What was wrong with a call as programs are told it; the first cause is the first one."""
+    told = [cause.to_json() for cause in causes(call)]
+    return {"wrong": bool(told), "causes": told, "not_known": not_known(call)}
+
+
 def not_known(call: Mapping[str, Any]) -> list[str]:
     """What nobody can say of a call, though somebody may ask."""
     told = ToldCall(call)

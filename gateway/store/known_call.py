@@ -1,4 +1,4 @@
-"""A call as both stores have it: the registry's row, and what Redis says of it."""
+"""A call as its stores have it: the registry's row, what Redis says of it, or the row of calls not taken."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
+from gateway.store.refused_calls import RefusedCall
 from gateway.store.registry import CallRow
 
 State = Literal["live", "unknown", "ended"]
 STATES: Final[tuple[State, ...]] = get_args(State)
+UNSHOWN: Final = ("payload_whole", "grant_jti", "voice_hash")
+"""What is for the detector and for consent."""
+NEWER: Final = ("route", "voice")
+"""Of what both stores say, that of which Redis has the newer word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +81,36 @@ class KnownCall:
         kept = {name: value for name, value in self.row.to_json().items() if value is not None}
         over = {"ended_at": self.ended_at, "how": self.how} if self.state == "ended" else {}
         return {**self.facts, **kept, "state": self.where, **over}
+
+    def shown(self) -> dict[str, Any]:
+        """As the API shows it; its payload in hexadecimal, since some readers take no number of that size.
+
+        On which route a call is by now, Redis knows; how it ended, the registry.
+        """
+        told = {**self.to_json(), **{name: self.facts[name] for name in NEWER if name in self.facts}}
+        kept = {name: value for name, value in told.items() if name not in UNSHOWN}
+        return {**kept, "payload": f"{self.row.payload:012x}"}
+
+
+def whole_call(
+    row: CallRow | None,
+    record: Mapping[str, Any] | None,
+    refused: RefusedCall | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> dict[str, Any] | None:
+    """One call as all stores have it, as `gateway.store.call_cause` and whoever shows it take it.
+
+    `record`: what Redis says, with events (`Sessions.show`); a call that it has forgotten has none.
+    `headers`: what a trusted peer said of it, as SQL keeps that. The state of a call that was not taken is
+    `refused`, and `refused` says why. None: nobody knows it.
+    """
+    if row is not None:
+        lives = record is not None and record.get("state") != "ended"
+        kept = {"headers": dict(headers)} if headers else {}
+        return {**kept, **KnownCall.of(row, record or {}, lives=lives).shown()}
+    if record is not None:
+        return dict(record)
+    if refused is None:
+        return None
+    facts = refused.to_json()
+    return {**facts, "state": "refused", "refused": facts}

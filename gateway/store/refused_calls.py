@@ -24,6 +24,7 @@ from sqlalchemy import (
     func,
     insert,
     inspect,
+    or_,
     select,
     update,
 )
@@ -123,6 +124,16 @@ class RefusedCalls:
                 return [RefusedCall(**row._mapping) for row in connection.execute(newest.limit(count))]
         except SQLAlchemyError as error:
             raise RegistryError(f"the refused calls cannot be read: {first_line(error)}") from None
+
+    def of(self, call_id: str) -> RefusedCall | None:
+        """The newest call with that id, ours or the caller's own Call-ID. Raises `RegistryError`."""
+        found = self.listed(named(call_id), count=1)
+        return found[0] if found else None
+
+
+def named(call_id: str) -> ColumnElement[bool]:
+    """Whether a call has that id: ours, or the caller's own Call-ID."""
+    return or_(REFUSED.c.call_id == call_id, REFUSED.c.sip_call_id == call_id)
 
 
 _COLUMNS: Final = [column for column in REFUSED.columns if column.name != "row"]

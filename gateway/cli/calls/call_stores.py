@@ -10,7 +10,6 @@ from typing import Any, Self, TypeVar
 
 import click
 from redis.exceptions import RedisError
-from sqlalchemy import or_
 
 from consent.bare_url import bare
 from gateway.cli.calls.call_table import tame
@@ -22,8 +21,8 @@ from gateway.run import redis_server
 from gateway.store.call_grants import CallGrants
 from gateway.store.call_headers import CallHeaders
 from gateway.store.call_search import CallSearch
-from gateway.store.known_call import KnownCall
-from gateway.store.refused_calls import REFUSED, RefusedCall, RefusedCalls
+from gateway.store.known_call import KnownCall, whole_call
+from gateway.store.refused_calls import REFUSED, RefusedCall, RefusedCalls, named
 from gateway.store.registry import CallRow, Registry
 from gateway.store.sessions import Sessions
 
@@ -77,7 +76,7 @@ class CallStores:
             return []
         conditions = search.conditions(REFUSED, self._registry.backend)
         if call_id is not None:
-            conditions += (or_(REFUSED.c.call_id == call_id, REFUSED.c.sip_call_id == call_id),)
+            conditions += (named(call_id),)
         return RefusedCalls(self._registry).listed(*conditions, count=count)
 
     def row(self, call_id: str) -> CallRow | None:
@@ -114,6 +113,13 @@ class CallStores:
         ):
             return asyncio.run(_reading(url, lambda sessions: sessions.show(call_id)))
         return None
+
+    def whole(self, call_id: str) -> dict[str, Any] | None:
+        """One call as all stores have it (`whole_call`); None when none of them knows it."""
+        row, record = self.row(call_id), self.record(call_id)
+        unknown = row is None and record is None
+        refused = self.refused(CallSearch(), count=1, call_id=call_id) if unknown else []
+        return whole_call(row, record, refused[0] if refused else None, self.headers(call_id))
 
     def warn(self) -> None:
         """Says on stderr why calls are shown as unknown, if Redis could have told."""

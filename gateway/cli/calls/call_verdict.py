@@ -40,12 +40,6 @@ def in_short(call: Mapping[str, Any]) -> str:
     return f"wrong: {found[0].what} ({_evidence(found[0])}){more}"
 
 
-def verdict_json(call_id: str, call: Mapping[str, Any]) -> dict[str, Any]:
-    """The same for a program; the first cause is the first one."""
-    told = [cause.to_json() for cause in causes(call)]
-    return {"call_id": call_id, "wrong": bool(told), "causes": told, "not_known": not_known(call)}
-
-
 def _lives(call: Mapping[str, Any]) -> bool:
     return "refused" not in call and not call.get("how") and call.get("ended_at") is None
 

@@ -18,8 +18,10 @@ from gateway.cli.calls.moment import Moment
 from gateway.cli.house.house_client import HouseClient, is_elsewhere
 from gateway.config.settings import Settings, load
 from gateway.errors import VoicegateError
+from gateway.store.call_cause import judged
 from gateway.store.call_search import SEPARATORS, CallSearch
-from gateway.store.known_call import STATES, KnownCall
+from gateway.store.known_call import STATES, KnownCall, whole_call
+from gateway.store.refused_calls import RefusedCall
 
 LISTED: Final = 20
 
@@ -185,6 +187,9 @@ def show(ctx: click.Context, call_id: str, as_json: bool) -> None:
         if as_json:
             click.echo(json.dumps(told))
             return
+        if "refused" in told:
+            click.echo(refused_line(RefusedCall(**told["refused"])))
+            return
         for text in (*head(call_id, KnownCall.told(told), told), *course(told), f"  {in_short(told)}"):
             click.echo(tame(text))
         return
@@ -196,7 +201,8 @@ def show(ctx: click.Context, call_id: str, as_json: bool) -> None:
         refused = stores.refused(CallSearch(), call_id=call_id) if row is None and record is None else []
     if refused:
         for call in refused:
-            click.echo(json.dumps({"refused": call.to_json()}) if as_json else refused_line(call))
+            said = {"refused": call.to_json()}
+            click.echo(json.dumps({**said, **judged(said)}) if as_json else refused_line(call))
         return
     if record is None and row is None:
         why = f"; {stores.silence}" if stores.silence else ""
@@ -204,8 +210,9 @@ def show(ctx: click.Context, call_id: str, as_json: bool) -> None:
         raise VoicegateError(tame(f"no call {call_id} in {place(settings)}; {latest}{why}"))
     if as_json:
         table = record or {"call_id": call_id}
-        said = {"headers": headers} if headers else {}
-        click.echo(json.dumps({**said, **table, "registry": registered}))
+        more = {"headers": headers} if headers else {}
+        whole = whole_call(row, record) or {}
+        click.echo(json.dumps({**more, **table, **judged(whole), "registry": registered}))
         return
     known = None if row is None else KnownCall.of(row, record or {}, lives=lives)
     for text in (*head(call_id, known, {"headers": headers, **(record or {})}), *course(record or {})):

@@ -9,11 +9,11 @@ import click
 
 from gateway.cli.calls.call_stores import CallStores
 from gateway.cli.calls.call_table import tame
-from gateway.cli.calls.call_verdict import verdict, verdict_json
+from gateway.cli.calls.call_verdict import verdict
 from gateway.cli.house.house_client import HouseClient, is_elsewhere
 from gateway.config.settings import Settings, load
 from gateway.errors import VoicegateError
-from gateway.store.call_search import CallSearch
+from gateway.store.call_cause import judged
 
 
 @click.command()
@@ -28,23 +28,17 @@ def why(ctx: click.Context, call_id: str, as_json: bool) -> None:
     else:
         call = _known(load(), call_id)
     if as_json:
-        click.echo(json.dumps(verdict_json(call_id, call)))
+        click.echo(json.dumps({"call_id": call_id, **judged(call)}))
         return
     for text in verdict(call_id, call):
         click.echo(tame(text))
 
 
 def _known(settings: Settings, call_id: str) -> dict[str, Any]:
-    """What both stores have of a call, as `causes` takes it. Raises `VoicegateError`."""
+    """What the stores have of a call. Raises `VoicegateError`."""
     with CallStores(settings) as stores:
-        row, record = stores.row(call_id), stores.record(call_id)
-        if row is not None:
-            said = {"started_at": row.started_at, "ended_at": row.ended_at, "how": row.how}
-            kept = {name: value for name, value in said.items() if value is not None}
-            return {**kept, **(record or {})}
-        if record is not None:
-            return record
-        for refused in stores.refused(CallSearch(), call_id=call_id):
-            return {"refused": refused.to_json()}
+        call = stores.whole(call_id)
+        if call is not None:
+            return call
         silence = f"; {stores.silence}" if stores.silence else ""
     raise VoicegateError(tame(f"no call {call_id} is known; `voicegate calls` lists the latest{silence}"))

@@ -10,17 +10,15 @@ import re
 from dataclasses import replace
 from typing import Any, Final
 
+from gateway.store.call_cause import judged
+from gateway.store.call_headers import CallHeaders
 from gateway.store.call_search import CallSearch
-from gateway.store.known_call import KnownCall
+from gateway.store.known_call import KnownCall, whole_call
+from gateway.store.refused_calls import RefusedCalls
 from gateway.store.registry import CallRow, Registry
 from gateway.store.sessions import Sessions
 
 _CURSOR: Final = re.compile(r"([oe])~([0-9]{1,12}\.[0-9]{1,6})~([A-Za-z0-9._~-]{1,64})", re.ASCII)
-UNSHOWN: Final = ("payload_whole", "grant_jti", "voice_hash")
-"""What is for the detector and for consent."""
-
-
-NEWER: Final = ("route", "voice")
 
 
 class CallList:
@@ -44,21 +42,45 @@ class CallList:
         facts = await self._sessions.heads(ids)
         living = await self._sessions.living() if any(row.ended_at is None for row in rows) else set()
         shown = [
-            _shown(KnownCall.of(row, facts.get(row.call_id, {}), lives=row.call_id in living)) for row in rows
+            KnownCall.of(row, facts.get(row.call_id, {}), lives=row.call_id in living).shown() for row in rows
         ]
         return shown, _cursor(rows[-1]) if more else None
 
     async def one(self, call_id: str) -> dict[str, Any] | None:
-        """A call with its turns and events, as long as Redis has them; None when no such call was entered.
+        """A call with its turns and events, as long as Redis has them, and what was wrong with it.
 
-        Raises as `page` does.
+        None when no such call was entered, nor refused. Raises as `page` does.
         """
-        told = await self._sessions.show(call_id)
-        row = await asyncio.to_thread(self._registry.get, call_id)
+        record = await self._sessions.show(call_id)
+        call = await asyncio.to_thread(self._whole, call_id, record)
+        return None if call is None else {**call, **judged(call)}
+
+    async def course(self, call_id: str) -> dict[str, Any] | None:
+        """What is known of a call's course: itself, what was wrong, its sound, its SIP and its log lines.
+
+        None when nobody knows of it. Raises as `page` does.
+        """
+        call, sound, ladder, log = await asyncio.gather(
+            self.one(call_id),
+            self._sessions.sound(call_id),
+            self._sessions.ladder(call_id),
+            self._sessions.log(call_id),
+        )
+        if call is None and not ladder and not log:
+            return None
+        known = {"call_id": call_id, "state": "unknown"} if call is None else call
+        verdict = judged(known)
+        shown = {name: value for name, value in known.items() if name not in verdict}
+        return {"call": shown, **verdict, "sound": sound, "ladder": ladder, "log": log}
+
+    def _whole(self, call_id: str, record: dict[str, Any] | None) -> dict[str, Any] | None:
+        """What SQL has of a call, beside what Redis says. Blocks."""
+        row = self._registry.get(call_id)
+        if record is not None:
+            return whole_call(row, record)
         if row is None:
-            return told
-        known = KnownCall.of(row, told or {}, lives=told is not None and told.get("state") != "ended")
-        return _shown(known)
+            return whole_call(None, None, RefusedCalls(self._registry).of(call_id))
+        return whole_call(row, None, headers=CallHeaders(self._registry).of(call_id))
 
     def _rows(self, search: CallSearch, count: int, at: tuple[bool, float, str] | None) -> list[CallRow]:
         """Two queries at most, each by an index."""
@@ -84,14 +106,3 @@ def _read(cursor: str | None) -> tuple[bool, float, str] | None:
 
 def _cursor(row: CallRow) -> str:
     return f"{'o' if row.ended_at is None else 'e'}~{row.started_at:.6f}~{row.call_id}"
-
-
-def _shown(call: KnownCall) -> dict[str, Any]:
-    """As JSON; its payload in hexadecimal, since some readers take no number of that size.
-
-    Of what both stores say Redis has the newer word: on which route a call is by now. How it ended is the
-    registry's.
-    """
-    told = {**call.to_json(), **{name: call.facts[name] for name in NEWER if name in call.facts}}
-    shown = {name: value for name, value in told.items() if name not in UNSHOWN}
-    return {**shown, "payload": f"{call.row.payload:012x}"}

@@ -91,8 +91,22 @@ class EmbedToken(AnswerShape):
     expires_s: int
 
 
+class CauseShown(AnswerShape):
+    """Why a call was a bad one, with its evidence: an event, its time and a number."""
+
+    name: str
+    since: float
+    """When it began, as far as that can be told."""
+    at: float
+    """When the event happened that tells it."""
+    event: str
+    number: str
+    what: str
+    remedy: str
+
+
 class ShownCall(AnswerShape):
-    """A call."""
+    """A call. `wrong`, `causes` and `not_known` come where one call is asked for."""
 
     call_id: str
     state: str = ""
@@ -107,6 +121,79 @@ class ShownCall(AnswerShape):
     how: str | None = None
     turns: Any = None
     events: list[dict[str, Any]] | None = None
+    wrong: bool | None = None
+    causes: list[CauseShown] | None = None
+    """The first cause first; none: nothing was wrong, as far as is known."""
+    not_known: list[str] | None = None
+    """What nobody can say of it."""
+    refused: dict[str, Any] | None = None
+    """Of a call that was not taken (its state is `refused`): its status, the reason."""
+
+
+class SoundPart(AnswerShape):
+    """Levels without a gap, one each `step_s`."""
+
+    began_at: float
+    caller: list[int | None]
+    """What came from the caller, dBFS; null: nothing came."""
+    voice: list[int | None]
+    """What the caller was sent of ours."""
+    flags: list[int]
+    """Bits; `flag_names` says which."""
+
+
+class SoundTrack(AnswerShape):
+    """How loud both sides were."""
+
+    step_s: float
+    parts: list[SoundPart]
+    flag_names: dict[str, Any]
+    ended_early: bool
+    """It was longer than what is kept."""
+
+
+class LadderMessage(AnswerShape):
+    """A SIP message; secrets in it are blanked."""
+
+    at: float
+    sender: Annotated[str, Field(alias="from")]
+    to: str
+    protocol: str
+    first: str
+    """Its first line."""
+    text: str
+
+
+class CallLogLine(AnswerShape):
+    """A line of the log that names the call."""
+
+    at: float
+    process: str
+    level: str
+    event: str
+    fields: dict[str, Any]
+
+
+class CallRecording(AnswerShape):
+    """What the caller left in this call."""
+
+    href: str
+    began_at: float
+    duration_s: float
+
+
+class CallCourse(AnswerShape):
+    """One call, to time."""
+
+    call: ShownCall
+    wrong: bool
+    causes: list[CauseShown]
+    not_known: list[str]
+    sound: SoundTrack | None
+    ladder: list[LadderMessage]
+    log: list[CallLogLine]
+    recordings: list[CallRecording] | None
+    """Null: who asks may not hear recordings."""
 
 
 class CallPage(AnswerShape):

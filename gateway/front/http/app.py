@@ -79,15 +79,15 @@ def build_app(
     """
     credentials = Gatekeeper(token, tokens, local_only=settings.local_only)
     embedding = Embedding(settings)
-    calls, made, plans = CallDesk(house), TokenDesk(tokens), PlanDesk(house)
     users, recordings = UserDesk(SipUsers(settings.data_dir)), RecordingDesk(recordings_dir(settings))
+    calls, made, plans = CallDesk(house, recordings), TokenDesk(tokens), PlanDesk(house)
     whip = WhipDoor(house, credentials, IceServers(settings), embedding)
     machines = MachineDoor(house, credentials)
     handlers = {
         "who_am_i": made.me, "describe": _described,
         "place_call": whip.place, "ask_offers": whip.offers, "trickle": whip.trickle,
         "leave_call": whip.leave, "ice_servers": whip.ice, "embed": whip.embed,
-        "list_calls": calls.listed, "show_call": calls.shown, "end_call": calls.ended,
+        "list_calls": calls.listed, "show_call": calls.shown, "call_course": calls.course, "end_call": calls.ended,
         "say": calls.say, "transfer": calls.transfer, "mute": calls.mute,
         "list_recordings": recordings.listed, "hear_recording": recordings.heard,
         "list_users": users.listed, "put_user": users.put, "remove_user": users.removed,
@@ -100,6 +100,7 @@ def build_app(
     login = LoginDoor(credentials)
     paths: list[BaseRoute] = [
         Route("/", login.page),
+        Route("/calls/{call_id}", login.call_page),
         Route("/login", login.login, methods=["GET", "POST"]),
         Route("/logout", login.logout, methods=["POST"]),
         *routes(handlers, counted),

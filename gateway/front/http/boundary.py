@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -48,6 +49,8 @@ OPEN_PATHS: Final = frozenset(
 """Need no token; engines show their own."""
 OPEN_FOLDER: Final = "/synthetic/"
 """What a call says of itself is for whoever has its id."""
+PAGES: Final = re.compile(r"/|/calls(/[A-Za-z0-9._~-]{1,64})?", re.ASCII)
+"""Pages for people: who may not see one is led to the login, and back."""
 SIP_PATH: Final = "/sip"
 """The one WebSocket; telephones' passwords hold there."""
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -167,8 +170,10 @@ class Boundary:
         if scope["path"] in OPEN_PATHS or scope["path"].startswith(OPEN_FOLDER):
             return NOBODY
         asker = await self._credentials.asker(headers, source_of(scope), here=self._is_here(headers))
-        if isinstance(asker, Response) and asker.status_code == 401 and scope["path"] == "/":
-            return asker if "authorization" in headers else RedirectResponse("/login", 303)
+        is_page = PAGES.fullmatch(scope["path"]) is not None
+        if isinstance(asker, Response) and asker.status_code == 401 and is_page:
+            then = "" if scope["path"] == "/" else f"?then={scope['path']}"
+            return asker if "authorization" in headers else RedirectResponse(f"/login{then}", 303)
         return asker
 
     def _is_here(self, headers: Headers) -> bool:

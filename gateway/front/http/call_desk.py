@@ -14,6 +14,7 @@ from gateway.errors import CallRefused
 from gateway.front.http.api_shapes import CallsAsked, MuteWish, SayWish, TransferWish
 from gateway.front.http.operations import body_of, wrong
 from gateway.front.http.problems import refusal, refused_call
+from gateway.front.http.recording_desk import RecordingDesk
 from gateway.ipc.ending import End
 from gateway.ipc.hall_messages import Steering
 from gateway.store.call_search import CallSearch
@@ -47,12 +48,16 @@ class CallHouse(Protocol):
     async def show_call(self, call_id: str) -> dict[str, Any] | None:
         """One call with its events, or None. Raises `CallRefused` as `list_calls` does."""
 
+    async def call_course(self, call_id: str) -> dict[str, Any] | None:
+        """The same with its causes, sound, SIP and log, as `CallCourse` has it but for recordings."""
+
 
 class CallDesk:
     """The handlers."""
 
-    def __init__(self, house: CallHouse) -> None:
+    def __init__(self, house: CallHouse, recordings: RecordingDesk) -> None:
         self._house = house
+        self._recordings = recordings
 
     async def listed(self, request: Request) -> Response:
         """Running calls, then the others."""
@@ -82,6 +87,22 @@ class CallDesk:
         except CallRefused as refused:
             return refused_call(refused)
         return refusal(404, "there is no such call") if call is None else JSONResponse(call)
+
+    async def course(self, request: Request) -> Response:
+        """One call, as its page draws it; with its recordings, for whoever may hear them."""
+        call_id = request.path_params["call_id"]
+        if not CALL_ID.match(call_id):
+            return refusal(404, "there is no such call")
+        try:
+            course = await self._house.call_course(call_id)
+        except CallRefused as refused:
+            return refused_call(refused)
+        if course is None:
+            return refusal(404, "there is no such call")
+        may_hear = request.state.asker.may("recordings.read")
+        events = course["call"].get("events") or ()
+        recordings = await self._recordings.of_call(call_id, events) if may_hear else None
+        return JSONResponse({**course, "recordings": recordings})
 
     async def ended(self, request: Request) -> Response:
         """The operator hangs up."""

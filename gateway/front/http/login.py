@@ -12,7 +12,7 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
-from gateway.front.http.boundary import source_of
+from gateway.front.http.boundary import PAGES, source_of
 from gateway.front.http.credentials import COOKIE, PAGE_COOKIE, PAGE_S, Gatekeeper
 
 PAGE: Final = Path(__file__).with_name("console")
@@ -29,7 +29,14 @@ class LoginDoor:
 
     async def page(self, request: Request) -> Response:
         """The console. On loopback its button may call."""
-        response = FileResponse(PAGE / "index.html")
+        return self._console(request, "index.html")
+
+    async def call_page(self, request: Request) -> Response:
+        """The page of one call; which one, its script reads in its address."""
+        return self._console(request, "call_page.html")
+
+    def _console(self, request: Request, name: str) -> Response:
+        response = FileResponse(PAGE / name)
         if not request.state.asker.token_id:
             _set(request, response, PAGE_COOKIE, self._credentials.page_cookie(), PAGE_S)
         return response
@@ -48,7 +55,8 @@ class LoginDoor:
             late = asker.status_code == 429
             said = TOO_MANY if late else "The gateway cannot look it up now."
             return _login_page(said, asker.status_code)
-        response = RedirectResponse("/", 303)
+        then = request.query_params.get("then", "/")
+        response = RedirectResponse(then if PAGES.fullmatch(then) else "/", 303)
         session, until = self._credentials.session_for(asker)
         _set(request, response, COOKIE, session, max(1, int(until - time.time())))
         log.info("login", asker=asker.name, role=asker.role, id=asker.token_id, source=source)

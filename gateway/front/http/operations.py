@@ -120,7 +120,13 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     ),
     Operation(
         name="show_call", method="GET", path="/api/calls/{call_id}", needs="calls.read",
-        does="Shows one call with its turns and events.", gives=shapes.ShownCall, refuses=(404, 502, 503),
+        does="Shows one call with its turns and events, and what was wrong with it.", gives=shapes.ShownCall,
+        refuses=(404, 502, 503),
+    ),
+    Operation(
+        name="call_course", method="GET", path="/api/calls/{call_id}/course", needs="calls.read",
+        does="Shows one call to time: also its sound, SIP messages, log lines and recordings.",
+        gives=shapes.CallCourse, refuses=(404, 502, 503),
     ),
     Operation(
         name="end_call", method="DELETE", path="/api/calls/{call_id}", needs="calls.end", status=204,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import wave
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from pydantic import ValidationError
@@ -19,6 +21,12 @@ from gateway.front.http.problems import refusal
 DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 FILE: Final = re.compile(r"([A-Za-z0-9._~-]{1,64})-([0-9]{1,12})\.wav", re.ASCII)
 """A call's id, and when it was left, seconds since the epoch."""
+
+WAV_HEADER: Final = 44
+"""Bytes, as the hall writes it."""
+ROUNDED_S: Final = 2.5
+"""A file's name is at most so much before its first sample."""
+LONGEST: Final = 400
 
 log = structlog.get_logger("http")
 
@@ -50,6 +58,30 @@ class RecordingDesk:
                     return found
         return found
 
+    async def of_call(self, call_id: str, events: Iterable[Mapping[str, Any]]) -> list[dict[str, object]]:
+        """Those of one call, the oldest first: href, began_at (seconds since the epoch), duration_s.
+
+        `events` are the call's: one whose end is told began when it had lasted so long; a file's name has
+        whole seconds only.
+        """
+        found = await asyncio.to_thread(self._list, RecordingsAsked(call_id=call_id))
+        told = {
+            str(event["data"].get("path", ""))[-LONGEST:].rpartition("/")[2]: event
+            for event in events
+            if event.get("kind") == "recorded"
+        }
+        return [
+            await asyncio.to_thread(self._drawn, one, told.get(str(one["file"]))) for one in reversed(found)
+        ]
+
+    def _drawn(self, one: Mapping[str, Any], told: Mapping[str, Any] | None) -> dict[str, object]:
+        duration_s = _duration_s(self._folder / one["day"] / one["file"], one["bytes"])
+        began_at = float(one["at"])
+        if told is not None and 0 <= (exact := float(told["at"]) - duration_s) - began_at < ROUNDED_S:
+            began_at = round(exact, 3)
+        href = f"/api/recordings/{one['day']}/{one['file']}"
+        return {"href": href, "began_at": began_at, "duration_s": duration_s}
+
     async def heard(self, request: Request) -> Response:
         """One of them; who heard it stands in the log."""
         day, name = request.path_params["day"], request.path_params["file"]
@@ -58,6 +90,16 @@ class RecordingDesk:
             return refusal(404, "there is no such recording")
         log.info("recording.read", file=f"{day}/{name}", asker=request.state.asker.name)
         return FileResponse(file, media_type="audio/wav")
+
+
+def _duration_s(file: Path, size: int) -> float:
+    """Seconds, by the file's size: one that is being written does not say yet how long it is."""
+    try:
+        with wave.open(str(file)) as sound:
+            a_second = sound.getframerate() * sound.getsampwidth() * sound.getnchannels()
+    except (OSError, EOFError, wave.Error):
+        return 0.0
+    return round(max(0, size - WAV_HEADER) / a_second, 3) if a_second else 0.0
 
 
 def _is_plain(file: Path) -> bool:
