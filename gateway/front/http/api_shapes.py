@@ -147,7 +147,10 @@ class SoundTrack(AnswerShape):
 
     step_s: float
     parts: list[SoundPart]
-    flag_names: dict[str, Any]
+    quality: list[dict[str, float]] = []
+    """How packets came and went, `at` a time; as `quality` among a call's events."""
+    flag_names: dict[str, int]
+    """By name, the bit of `flags`."""
     ended_early: bool
     """It was longer than what is kept."""
 
@@ -162,6 +165,8 @@ class LadderMessage(AnswerShape):
     first: str
     """Its first line."""
     text: str
+    left_out: int | None = None
+    """So many before it are not kept."""
 
 
 class CallLogLine(AnswerShape):
@@ -172,6 +177,8 @@ class CallLogLine(AnswerShape):
     level: str
     event: str
     fields: dict[str, Any]
+    left_out: int | None = None
+    """So many before it are not kept."""
 
 
 class CallRecording(AnswerShape):
@@ -189,7 +196,7 @@ class CallCourse(AnswerShape):
     wrong: bool
     causes: list[CauseShown]
     not_known: list[str]
-    sound: SoundTrack | None
+    sound: SoundTrack
     ladder: list[LadderMessage]
     log: list[CallLogLine]
     recordings: list[CallRecording] | None

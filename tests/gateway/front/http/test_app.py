@@ -39,6 +39,13 @@ class FakeHouse:
         self.asked = 0
         self.searched: list[tuple[Any, ...]] = []
         self.steered: list[tuple[str, str]] = []
+        self.courses: dict[str, dict[str, Any]] = {
+            "c1": {
+                "call": {"call_id": "c1"}, "wrong": False, "causes": [], "not_known": [],
+                "sound": {"step_s": 0.1, "flag_names": {}, "parts": [], "ended_early": False},
+                "ladder": [], "log": [],
+            }
+        }  # fmt: skip
 
     async def place(self, offer_sdp: str, dialled: str, source: str, user_agent: str) -> tuple[str, str]:
         if self.refuses is not None:
@@ -63,6 +70,9 @@ class FakeHouse:
 
     async def show_call(self, call_id: str) -> dict[str, Any] | None:
         return {"call_id": call_id} if call_id == "c1" else None
+
+    async def call_course(self, call_id: str) -> dict[str, Any] | None:
+        return self.courses.get(call_id)
 
     async def statement(self, call_id: str) -> dict[str, Any] | None:
         return {"statement": "a.b.c", "claims": {"synthetic": True}, "keys": {}} if call_id == "c1" else None

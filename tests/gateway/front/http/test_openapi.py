@@ -32,7 +32,7 @@ def test_every_route_of_the_api_is_an_operation_and_the_other_way_round() -> Non
     served = {
         (route.path, method)
         for route in app.routes
-        if isinstance(route, Route) and route.path not in ("/", "/login", "/logout")
+        if isinstance(route, Route) and route.path not in ("/", "/login", "/logout", "/calls/{call_id}")
         for method in (route.methods or set()) - {"HEAD"}
     }
     assert served == {(one.path, one.method) for one in OPERATIONS if not one.is_door}
