@@ -1,0 +1,167 @@
+// What happened in a call, as moments in order of time: { at, until, lane, group, tone, mark, what, text }.
+// `what` is ours; `text` holds what others wrote, and is shown as text only. Events of kinds that are not known
+// here are moments too, told as they stand.
+
+import { facts } from "./course_text.js";
+
+export const GROUPS = {
+  all: "all but log lines",
+  talk: "the conversation",
+  call: "the call and its keys",
+  sound: "sound and its quality",
+  trust: "mark and consent",
+  wire: "SIP messages",
+  bad: "what was wrong",
+  log: "log lines",
+};
+
+const percent = (value) => `${(Math.round(value * 10) / 10).toString()} %`;
+
+// loss, jitter and score in words; `far_`: our sound at the caller's
+export function rated(data, prefix = "") {
+  const said = [];
+  const get = (name) => data[prefix + name];
+  if (typeof get("loss_percent") === "number") said.push(`${percent(get("loss_percent"))} lost`);
+  else if (typeof get("lost") === "number") said.push(`${get("lost")} lost`);
+  if (typeof get("jitter_ms") === "number") said.push(`jitter ${Math.round(get("jitter_ms"))} ms`);
+  if (typeof get("mos") === "number") said.push(`MOS ${get("mos").toFixed(1)}`);
+  return said.join(", ");
+}
+
+export const isPoor = (data, prefix = "") =>
+  data[`${prefix}mos`] < 3.6 || data[`${prefix}loss_percent`] >= 5 || data[`${prefix}jitter_ms`] >= 30;
+
+const quality = (what) => (data) => ({
+  lane: "", group: "sound", what,
+  tone: isPoor(data) || isPoor(data, "far_") ? "bad" : "",
+  text: [rated(data) && `from there ${rated(data)}`, rated(data, "far_") && `to there ${rated(data, "far_")}`].filter(Boolean).join("; "),
+});
+
+const called = { ringing: "It rings", answered: "Answered", confirmed: "Acknowledged", transferred: "Handed over", transferring: "Is handed over" };
+const call = (what, tone = "", mark = "") => (data) => ({ lane: "events", group: "call", what, tone, mark: mark || what, text: facts(data) });
+const trust = (what, tone, lane = "consent") => (data) => ({ lane, group: "trust", what, tone, text: facts(data) });
+
+const KINDS = {
+  opened: (data) => ({ lane: "events", group: "call", what: "The call came", mark: "came", text: facts(data, ["grant_refused"]) }),
+  state: (data) => ({ lane: data.state === "confirmed" || data.state === "ringing" ? "" : "events", group: "call", what: called[data.state] ?? `State ${data.state}`, mark: data.state, text: facts(data, ["state", "answered_at"]) }),
+  line: call("A line has it", "", "line"),
+  confirmed: (data) => ({ lane: "", group: "call", what: "Acknowledged", text: facts(data) }),
+  ended: (data) => ({ lane: "events", group: "call", what: "Ended", mark: "ended", text: data.how ?? "", tone: String(data.how ?? "").startsWith("failed") ? "bad" : "" }),
+  dtmf: (data) => ({ lane: "events", group: "call", what: "Key", mark: data.digit ? `key ${data.digit}` : "key", text: data.digit ?? "kept by nobody" }),
+  gathered: (data) => ({ lane: "events", group: "call", what: "Keys of a menu", mark: "keys", text: facts(data) }),
+  hold: (data) => ({ lane: "events", group: "call", what: data.sending === false || data.receiving === false ? "Held" : "Held no more", mark: data.sending === false || data.receiving === false ? "hold" : "on again", text: facts(data) }),
+  transfer: call("Transfer", "", "transfer"),
+  transfer_rings: call("The target rings", "", "rings"),
+  transfer_failed: call("Transfer failed", "bad", "failed"),
+  transfer_refused: call("Transfer refused", "bad", "refused"),
+  barge_in: (data) => ({ lane: "events", group: "talk", what: "Barge-in", mark: "barge-in", text: facts(data) }),
+  silence: (data) => ({ lane: "events", group: "talk", what: "Silence", mark: "silence", text: facts(data) }),
+  goodbye: (data) => ({ lane: "events", group: "talk", what: "Goodbye", mark: "goodbye", text: facts(data) }),
+  language: (data) => ({ lane: "events", group: "talk", what: "Language", mark: data.heard ?? "language", text: facts(data) }),
+  tool: (data) => ({ lane: "events", group: "talk", what: "Tool", mark: "tool", text: facts(data) }),
+  played: (data) => ({ lane: "events", group: "talk", what: "Played", mark: "played", text: facts(data) }),
+  not_played: call("Not played", "bad"),
+  recorded: (data) => ({ lane: "events", group: "call", what: data.error ? "Not recorded" : "Recorded", mark: "recorded", tone: data.error ? "bad" : "", text: facts(data, ["path"]) }),
+  steered: call("By an operator", "warn", "operator"),
+  engine_away: call("Engine away", "bad"),
+  engine_back: call("Engine back", "good"),
+  engine_refused: call("Engine refused", "bad"),
+  echo: (data) => ({ lane: "events", group: "sound", what: "Our voice comes back", mark: "echo", tone: "warn", text: facts(data) }),
+  rtp_moved: (data) => ({ lane: "events", group: "sound", what: "Sound comes from elsewhere", mark: "moved", tone: "warn", text: facts(data) }),
+  quality: quality("Sound"),
+  line_quality: quality("Sound of the whole call"),
+  target_quality: quality("Sound with the target"),
+  disclosed: trust("Told that it is a machine", "good"),
+  disclosed_again: trust("Told again that it is a machine", "good"),
+  voice_refused: trust("Consent refused, the stock voice stands in", "warn"),
+  muted: trust("Consent withdrawn, the call falls silent", "bad"),
+  mark_failed: trust("A frame was not marked, silence went out", "bad", "mark"),
+  mark_not_found: trust("The mark was not found, the call falls silent", "bad", "mark"),
+  route: trust("Route and grant", ""),
+};
+
+export const STAGES = {
+  endpointing: "end of speech to end of turn",
+  engine: "engine",
+  playout: "first frame to the wire",
+};
+export const stageName = (name) => STAGES[name] ?? name.replaceAll("_", " ");
+
+// an answer's stages in their order, in ms, without their sum
+export const stages = (turn) =>
+  Object.entries(turn.latency_ms ?? {}).filter(([name, ms]) => name !== "whole" && Number.isFinite(ms) && ms >= 0);
+
+function turn({ at, data }) {
+  const caller = data.who === "caller";
+  const length = (caller ? data.duration_s : data.heard_s ?? data.duration_s) ?? 0;
+  const whole = data.latency_ms?.whole;
+  return {
+    at, until: at + Math.max(0, length), lane: "words", group: "talk", row: caller ? 0 : 1, data,
+    tone: whole > 3000 ? "bad" : "",
+    what: caller ? "Caller" : "Our voice",
+    text: data.text ?? (data.intent ? `(${data.intent})` : "(words are not kept)"),
+    more: [
+      length ? `${length.toFixed(1)} s` : "",
+      data.interrupted ? "cut short" : "",
+      Number.isFinite(whole) ? `answered after ${(whole / 1000).toFixed(2)} s` : "",
+    ].filter(Boolean).join(", "),
+  };
+}
+
+function unknown({ kind, data }) {
+  const lane = /mark/.test(kind) ? "mark" : /grant|consent|revo|voice/.test(kind) ? "consent" : "events";
+  const group = lane === "events" ? "call" : "trust";
+  return { lane, group, what: kind.replaceAll("_", " "), mark: kind.replaceAll("_", " "), text: facts(data), tone: "" };
+}
+
+// after a grant was refused, another voice speaks: the call's first event says so
+function refusedGrant({ at, kind, data }) {
+  if (kind !== "opened" || !data.grant_refused) return [];
+  const what = "Consent refused, the stock voice stands in";
+  return [{ at, until: at, lane: "consent", group: "trust", what, text: data.grant_refused, tone: "warn" }];
+}
+
+const failedAnswer = (first) => /^SIP\/2\.0 ([4-6]\d\d)/.exec(first)?.[1];
+
+function wire(message) {
+  const status = failedAnswer(message.first);
+  const outward = message.from === "us";
+  return {
+    at: message.at, until: message.at, lane: "sip", group: "wire", row: outward ? 1 : 0, message,
+    tone: status && !["401", "407", "487"].includes(status) ? "bad" : "",
+    what: `${message.from} → ${message.to}`, text: message.first,
+  };
+}
+
+const LEVELS = { warning: "warn", warn: "warn", error: "bad", critical: "bad" };
+
+function logged(line) {
+  return { at: line.at, until: line.at, lane: "log", group: "log", line, tone: LEVELS[line.level] ?? "", what: `${line.level} of ${line.process}`, text: [line.event, facts(line.fields)].filter(Boolean).join(": ") };
+}
+
+export function momentsOf({ call, ladder, log, causes }) {
+  const found = [];
+  for (const event of call.events ?? []) {
+    if (event.kind === "turn") found.push(turn(event));
+    else found.push({ at: event.at, until: event.at, ...(Object.hasOwn(KINDS, event.kind) ? KINDS[event.kind](event.data) : unknown(event)), data: event.data, kind: event.kind });
+    found.push(...refusedGrant(event));
+  }
+  found.push(...ladder.map(wire), ...log.map(logged));
+  for (const cause of causes) {
+    found.push({ at: cause.since, until: cause.since, lane: "", group: "bad", tone: "bad", what: "Wrong", text: `${cause.what} (${cause.event}: ${cause.number})` });
+  }
+  return found.sort((a, b) => a.at - b.at);
+}
+
+// spans of a kind of event that begins and ends: from the first that `opens` to the next that does not
+export function spans(events, kind, opens, end) {
+  const found = [];
+  let since = null;
+  for (const event of events) {
+    if (event.kind !== kind) continue;
+    if (opens(event.data)) since ??= event.at;
+    else if (since !== null) { found.push([since, event.at]); since = null; }
+  }
+  if (since !== null) found.push([since, end]);
+  return found;
+}
