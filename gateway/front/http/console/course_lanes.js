@@ -173,6 +173,16 @@ export class Lanes {
     paper.restore();
   }
 
+  // a short text over what is drawn, with a ground of its own
+  plate(text, x, y, colour, weight) {
+    const { paper } = this;
+    paper.font = this.font(.7, weight);
+    const width = paper.measureText(text).width;
+    this.rect(x - 1, y - .55 * this.rem, width + 4, 1.1 * this.rem, this.ink.card);
+    paper.fillStyle = colour;
+    paper.fillText(text, x + 1, y);
+  }
+
   levels(axis, side) {
     const { ink, course, boxes } = this;
     const { top, height } = boxes.get(side);
@@ -219,8 +229,8 @@ export class Lanes {
     const { top, height } = boxes.get("words");
     const row = height / 2 - 2;
     const all = [...this.inView(axis, "words")];
-    const nextOf = { 0: Infinity, 1: Infinity };
-    for (const one of all.reverse()) {
+    const nextOf = [Infinity, Infinity];
+    for (const one of all.reverse()) { // each knows how much room it has
       const x = axis.x(one.at);
       const width = Math.max(3, axis.x(one.until) - x);
       const y = top + 2 + one.row * (row + 1);
@@ -238,6 +248,7 @@ export class Lanes {
   latency(axis) {
     const { ink, boxes } = this;
     const { top, height } = boxes.get("latency");
+    let labelled = -Infinity;
     for (const one of this.inView(axis, "words")) {
       const whole = one.data.latency_ms?.whole;
       if (!Number.isFinite(whole)) continue;
@@ -252,6 +263,8 @@ export class Lanes {
       }
       const tone = one.tone === "bad" ? ink.red : ink.ink;
       if (one.tone === "bad") this.rect(begin, top + 1, Math.max(2, axis.x(one.at) - begin), 2, ink.red);
+      if (begin < labelled) continue;
+      labelled = begin + 2.6 * this.rem;
       this.label(`${(whole / 1000).toFixed(2)} s`, begin, top + height * .76, 3.2 * this.rem, tone, .7, one.tone === "bad" ? 650 : 400);
     }
   }
@@ -264,13 +277,16 @@ export class Lanes {
     const { ink, boxes } = this;
     const { top, height } = boxes.get("events");
     for (const [from, to] of this.holds) this.rect(axis.x(from), top + height - 5, Math.max(2, axis.x(to) - axis.x(from)), 3, ink.amber);
-    const all = [...this.inView(axis, "events")];
-    let drawn = -Infinity;
-    all.forEach((one, n) => {
+    const clusters = [];
+    for (const one of this.inView(axis, "events")) {
       const x = axis.x(one.at);
-      if (x - drawn < 2.5 && !one.tone) return;
-      drawn = x;
-      const following = n + 1 < all.length ? axis.x(all[n + 1].at) : Infinity;
+      const before = clusters.at(-1);
+      if (before && x - before.x < 2.5) {
+        if (one.tone || !before.one.tone) before.one = one;
+      } else clusters.push({ x, one });
+    }
+    clusters.forEach(({ x, one }, n) => {
+      const following = clusters[n + 1]?.x ?? Infinity;
       this.rect(x - 1, top + 3, one.tone ? 3 : 2, height - 8, this.colour(one.tone));
       if (following - x > 26) this.label(one.mark ?? one.what, x + 4, top + height / 2, following - x - 6, one.tone === "bad" ? ink.red : ink.ink, .75);
     });
@@ -301,8 +317,10 @@ export class Lanes {
           paper.lineTo(end, y);
           paper.stroke();
         }
-        if (mos !== undefined && end - labelled > 5 * this.rem) {
-          this.label(`MOS ${mos.toFixed(1)}`, Math.max(x, axis.left) + 2, top + .75 * this.rem, 5 * this.rem, mos < 3.6 ? ink.red : ink.ink, .7, mos < 3.6 ? 650 : 400);
+        const said = [loss > 0 ? `${loss < 10 ? loss.toFixed(1) : Math.round(loss)} %` : "", mos !== undefined ? `MOS ${mos.toFixed(1)}` : ""].filter(Boolean).join(", ");
+        if (said && end - labelled > 7 * this.rem) {
+          const isPoor = mos < 3.6 || loss >= 5;
+          this.plate(said, Math.max(x, axis.left) + 2, top + .8 * this.rem, isPoor ? ink.red : ink.ink, isPoor ? 650 : 400);
           labelled = end;
         }
       }

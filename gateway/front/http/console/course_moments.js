@@ -141,7 +141,10 @@ function logged(line) {
 
 export function momentsOf({ call, ladder, log, causes }) {
   const found = [];
-  for (const event of call.events ?? []) {
+  const events = call.events ?? [];
+  const isTwice = ({ kind, data }) => kind === "state" && data.state === "confirmed" && events.some((one) => one.kind === "confirmed");
+  for (const event of events) {
+    if (isTwice(event)) continue;
     if (event.kind === "turn") found.push(turn(event));
     else found.push({ at: event.at, until: event.at, ...(Object.hasOwn(KINDS, event.kind) ? KINDS[event.kind](event.data) : unknown(event)), data: event.data, kind: event.kind });
     found.push(...refusedGrant(event));
