@@ -72,7 +72,11 @@ function row(call, now) {
   state.append(chip);
   const began = call.started_at ? new Date(call.started_at * 1000) : null;
   const lasted = call.started_at ? clock((call.ended_at ?? now) - call.started_at) : "";
-  const time = cell(began ? began.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : "");
+  const time = cell("");
+  const link = document.createElement("a");
+  link.href = `/calls/${encodeURIComponent(call.call_id)}`; // its page, drawn to time
+  link.textContent = began ? began.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : "page";
+  time.append(link);
   if (began) time.title = began.toLocaleString();
   const end = cell("");
   if (live && me.rights.includes("calls.end")) {

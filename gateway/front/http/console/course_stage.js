@@ -8,6 +8,7 @@ const byId = (id) => document.getElementById(id);
 const STEP = 1.6; // of the zoom
 const TAP_PX = 5;
 const NEAR_S = .25;
+const MOST_HERE = 6; // moments that are told at the cursor
 
 export class Stage {
   constructor(chosen, sought) {
@@ -54,6 +55,7 @@ export class Stage {
     this.frame ||= requestAnimationFrame(() => {
       this.frame = 0;
       this.lanes.draw(this.axis);
+      [this.element.dataset.from, this.element.dataset.to] = [this.axis.from, this.axis.to].map((at) => (at - (this.course?.zero ?? 0)).toFixed(3));
       const x = this.cursor === null ? -1 : this.axis.x(this.cursor);
       const seen = x >= this.axis.left - 1 && x <= this.axis.left + this.axis.width + 1;
       byId("cursor").hidden = !seen;
@@ -67,7 +69,9 @@ export class Stage {
     const when = offset(cursor - course.zero, 2);
     const said = [this.levels(cursor)].filter(Boolean);
     const reach = Math.max(.03, Math.min(NEAR_S, 4 * this.axis.pixel));
-    const here = this.moments.filter((one) => one.group !== "log" && one.at <= cursor + reach && Math.max(one.until, one.at) >= cursor - reach).slice(-6);
+    const away = (one) => Math.max(one.at - cursor, cursor - Math.max(one.until, one.at), 0);
+    const near = this.moments.filter((one) => one.group !== "log" && away(one) <= reach);
+    const here = near.sort((a, b) => away(a) - away(b)).slice(0, MOST_HERE).sort((a, b) => a.at - b.at);
     const list = made("ul", "", ...here.map((one) => {
       const item = made("li", one.tone, made("b", "", one.group === "wire" ? "SIP" : one.what), " ", foreign(one.text, 240), one.more ? made("small", "", one.more) : "");
       const open = made("button", "quiet", "Log");

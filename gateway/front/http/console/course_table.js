@@ -5,6 +5,14 @@ import { GROUPS } from "./course_moments.js";
 
 const NEAR_S = 1;
 const AT_FIRST = 250; // rows; more are made when somebody wants them
+
+// a cell or a row; its role holds on a phone, too, where the sheet gives it another form
+function tabular(tag, role, className, ...children) {
+  const element = made(tag, className, ...children);
+  element.setAttribute("role", role);
+  return element;
+}
+
 const byId = (id) => document.getElementById(id);
 
 export class MomentTable {
@@ -52,7 +60,7 @@ export class MomentTable {
     const following = drawn.flatMap((row) => (row.log ? [row, row.log] : [row]));
     const same = following.length === table.children.length && following.every((row, n) => row === table.children[n]);
     if (!same) table.replaceChildren(...following);
-    if (!drawn.length) table.replaceChildren(made("tr", "", made("td", "none", "Nothing of that kind.")));
+    if (!drawn.length) table.replaceChildren(tabular("tr", "row", "", tabular("td", "cell", "none", "Nothing of that kind.")));
     const left = chosen.length - shown.length;
     byId("more").hidden = left <= 0;
     byId("more").textContent = `Show ${left} more`;
@@ -60,11 +68,11 @@ export class MomentTable {
 
   row(one) {
     const when = offset(one.at - this.course.zero);
-    const time = made("td", "", button(when, () => this.go(one.at, false), `Go to ${when}`), made("small", "", clock(one.at)));
-    const words = made("td", "in-words", foreign(one.text));
+    const time = tabular("td", "cell", "time", button(when, () => this.go(one.at, false), `Go to ${when}`), made("small", "", clock(one.at)));
+    const words = tabular("td", "cell", "in-words", foreign(one.text));
     if (one.more) words.append(made("small", "", one.more));
-    const log = made("td", "");
-    const row = made("tr", one.tone, time, made("td", "", foreign(one.what, 80)), words, log);
+    const log = tabular("td", "cell", "opens");
+    const row = tabular("tr", "row", one.tone, time, tabular("td", "cell", "what", foreign(one.what, 80)), words, log);
     row.dataset.at = String(one.at);
     const open = button("Log", () => this.toggle(row, one, open), `Log lines near ${when}`);
     open.setAttribute("aria-expanded", "false");
@@ -77,9 +85,9 @@ export class MomentTable {
       row.log.remove();
       row.log = null;
     } else {
-      const cell = made("td", "", this.near(one.at, one.until));
+      const cell = tabular("td", "cell", "", this.near(one.at, one.until));
       cell.colSpan = 4;
-      row.log = made("tr", "log", cell);
+      row.log = tabular("tr", "row", "log", cell);
       row.after(row.log);
     }
     row.classList.toggle("open", Boolean(row.log));

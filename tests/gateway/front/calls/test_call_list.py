@@ -12,6 +12,7 @@ from sqlalchemy import event
 from gateway.front.calls.call_list import CallList
 from gateway.ipc.ending import CallEnding, End
 from gateway.store.call_search import CallSearch
+from gateway.store.refused_calls import RefusedCall, RefusedCalls
 from gateway.store.registry import CallRow, Registry
 
 
@@ -20,9 +21,22 @@ class Redis:
 
     def __init__(self) -> None:
         self.facts: dict[str, dict[str, Any]] = {}
+        self.ladders: dict[str, list[dict[str, Any]]] = {}
 
     async def heads(self, ids: list[str]) -> dict[str, dict[str, Any]]:
         return {call_id: self.facts[call_id] for call_id in ids if call_id in self.facts}
+
+    async def show(self, call_id: str) -> dict[str, Any] | None:
+        return self.facts.get(call_id)
+
+    async def sound(self, _: str) -> dict[str, Any]:
+        return {"parts": []}
+
+    async def ladder(self, call_id: str) -> list[dict[str, Any]]:
+        return self.ladders.get(call_id, [])
+
+    async def log(self, _: str) -> list[dict[str, Any]]:
+        return []
 
     async def living(self) -> set[str]:
         return {call_id for call_id, facts in self.facts.items() if facts["state"] != "ended"}
@@ -110,3 +124,52 @@ async def test_a_page_of_many_costs_as_many_queries_as_one_of_few(stores: Stores
 async def test_what_is_no_cursor_is_refused(stores: Stores, cursor: str) -> None:
     with pytest.raises(ValueError, match="cursor"):
         await stores.list.page(CallSearch(), 1, cursor)
+
+
+async def test_a_course_says_what_was_wrong_and_what_is_forgotten(stores: Stores) -> None:
+    stores.enter(1, 1_800_000_000.0)
+    began = {"at": 1_800_000_000.0, "kind": "opened", "data": {}}
+    muted = {"at": 1_800_000_003.0, "kind": "muted", "data": {"reason": "revoked"}}
+    stores.redis.facts["c001"] = {"call_id": "c001", "state": "ended", "events": [began, muted]}
+    told = await stores.list.course("c001")
+    assert told is not None
+    assert (told["wrong"], told["causes"][0]["event"], told["causes"][0]["number"]) == (
+        True,
+        "muted",
+        "revoked",
+    )
+    assert told["call"]["how"] == "caller hung up", "the registry says it"
+    assert "causes" not in told["call"]
+    shown = await stores.list.one("c001")
+    assert shown is not None
+    assert shown["causes"] == told["causes"]
+
+    stores.redis.facts.clear()
+    forgotten = await stores.list.course("c001")
+    assert forgotten is not None
+    assert forgotten["wrong"] is False
+    assert "Redis has forgotten" in forgotten["not_known"][0]
+    assert forgotten["call"]["plan"] == "0123456789ab"
+
+
+async def test_a_course_of_a_call_that_was_not_taken(stores: Stores) -> None:
+    table = RefusedCalls(stores.registry)
+    table.open()
+    table.note(
+        [
+            RefusedCall(
+                call_id="r1", sip_call_id="a@b", caller="sip:bob@x", called="sip:no@y", source="192.0.2.1",
+                transport="udp", status=404, reason="no route", started_at=1_800_000_000.0,
+            )
+        ]
+    )  # fmt: skip
+    for call_id in ("r1", "a@b"):
+        told = await stores.list.course(call_id)
+        assert told is not None
+        assert (told["call"]["state"], told["call"]["refused"]["status"]) == ("refused", 404)
+        assert told["causes"][0]["number"] == "404 no route"
+    assert await stores.list.course("r2") is None
+    stores.redis.ladders["r2"] = [{"at": 1.0, "first": "INVITE"}]
+    alone = await stores.list.course("r2")
+    assert alone is not None
+    assert (alone["call"]["state"], alone["ladder"]) == ("unknown", stores.redis.ladders["r2"])

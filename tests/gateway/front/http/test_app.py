@@ -446,6 +446,19 @@ def test_the_form_gives_a_cookie(lan: TestClient) -> None:
     assert lan.get("/api/calls").status_code == 401
 
 
+def test_a_page_of_a_call_is_come_back_to_after_the_login(lan: TestClient) -> None:
+    sent = lan.get("/calls/c1", follow_redirects=False)
+    assert (sent.status_code, sent.headers["location"]) == (303, "/login?then=/calls/c1")
+    assert lan.get("/api/calls/c1/course").status_code == 401
+    for then, leads in (
+        ("/calls/c1", "/calls/c1"), ("/calls", "/calls"), ("//evil.example", "/"), ("/calls/../logout", "/"),
+        ("https://evil.example/calls/c1", "/"), ("/calls/c1%0d%0aX: y", "/"), ("/api/calls", "/"),
+    ):  # fmt: skip
+        form = lan.post(f"/login?then={then}", data={"token": TOKEN}, follow_redirects=False)
+        assert form.headers["location"] == leads
+    assert "/console/course.js" in lan.get("/calls/c1").text
+
+
 def test_a_forged_cookie_does_not(lan: TestClient) -> None:
     for value in ("", "x", TOKEN, '"', "ä"):
         response = lan.get("/api/calls", headers={"Cookie": f"{COOKIE}={value}".encode()})

@@ -105,6 +105,23 @@ def test_what_callers_left_is_listed_and_heard(client: TestClient, left: Path) -
     assert (part.status_code, part.content) == (206, b"RIFF")
 
 
+def test_a_course_has_its_recordings_for_who_may_hear_them(
+    client: TestClient, door: Door, left: Path
+) -> None:
+    at = 1772449200.0
+    told = {"at": at + 0.75, "kind": "recorded", "data": {"path": "/x/2026-03-02/c1-1772449200.wav"}}
+    door.house.courses["c1"]["call"]["events"] = [told]
+    assert client.get("/api/calls/c1/course").json()["recordings"] == [
+        {"href": "/api/recordings/2026-03-02/c1-1772449200.wav", "began_at": at + 0.65, "duration_s": 0.1}
+    ]
+    told["data"] = {"path": ["no path"]}
+    assert client.get("/api/calls/c1/course").json()["recordings"][0]["began_at"] == at
+    (left / "2026-03-02" / "c1-1772449200.wav").write_bytes(b"no sound")
+    assert client.get("/api/calls/c1/course").json()["recordings"][0]["duration_s"] == 0
+    watcher = door.client(**door.shows("watcher"))
+    assert watcher.get("/api/calls/c1/course").json()["recordings"] is None
+
+
 @pytest.mark.parametrize(
     "path",
     [

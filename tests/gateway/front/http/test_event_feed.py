@@ -31,6 +31,8 @@ class Fed:
     """A feed behind a real server."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.house = FakeHouse()
         self.shelf = EventShelf(folder / "events.db", 3600.0).open()
         self._bell = asyncio.Event()
         self.feed = EventFeed(self.shelf, lambda: self._bell)
@@ -90,10 +92,11 @@ class Listener:
         return [(await self.event())["call_id"] for _ in range(count)]
 
 
-@pytest.fixture
-async def fed(tmp_path: Path) -> AsyncIterator[Fed]:
+@asynccontextmanager
+async def feeding(tmp_path: Path) -> AsyncIterator[Fed]:
     made = Fed(tmp_path)
-    app = build_app(FakeHouse(), Settings(host="127.0.0.1"), console_token(tmp_path), [made.feed.route()])
+    settings = Settings(host="127.0.0.1", data_dir=tmp_path)
+    app = build_app(made.house, settings, console_token(tmp_path), [made.feed.route()])
     with socket.create_server(("127.0.0.1", 0)) as listener:
         made.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", log_config=None, lifespan="off"))
@@ -105,6 +108,12 @@ async def fed(tmp_path: Path) -> AsyncIterator[Fed]:
         async with asyncio.timeout(HANGS_S):
             await serving
     made.shelf.close()
+
+
+@pytest.fixture
+async def fed(tmp_path: Path) -> AsyncIterator[Fed]:
+    async with feeding(tmp_path) as made:
+        yield made
 
 
 async def test_a_listener_hears_what_happens_from_now_on(fed: Fed) -> None:

@@ -96,7 +96,12 @@ def long_course(seconds: float = 3600.0, events: int = 2000) -> Course:
     for n in range(events):
         at = BEGAN + 2 + n * every
         who = {"who": "caller", "text": f"question {n}", "duration_s": every / 2}
-        bot = {"who": "bot", "text": f"answer {n}", "heard_s": every / 2, "latency_ms": {"engine": 200.0, "whole": 400.0}}
+        bot = {
+            "who": "bot",
+            "text": f"answer {n}",
+            "heard_s": every / 2,
+            "latency_ms": {"engine": 200.0, "whole": 400.0},
+        }
         call["events"].append({"at": round(at, 3), "kind": "turn", "data": bot if n % 2 else who})
     call["events"].append({"at": ended, "kind": "ended", "data": {"how": "caller hung up"}})
     call["ended_at"] = ended
