@@ -142,7 +142,7 @@ class SoundPart(AnswerShape):
     """Bits; `flag_names` says which."""
 
 
-class SoundTrack(AnswerShape):
+class CallSound(AnswerShape):
     """How loud both sides were."""
 
     step_s: float
@@ -196,7 +196,7 @@ class CallCourse(AnswerShape):
     wrong: bool
     causes: list[CauseShown]
     not_known: list[str]
-    sound: SoundTrack
+    sound: CallSound
     ladder: list[LadderMessage]
     log: list[CallLogLine]
     recordings: list[CallRecording] | None
