@@ -149,6 +149,12 @@ class CallSound(AnswerShape):
     parts: list[SoundPart]
     quality: list[dict[str, float]] = []
     """How packets came and went, `at` a time; as `quality` among a call's events."""
+    marks: list[dict[str, float]] = []
+    """Whether what was sent before that time carries its mark: `found` 1 or 0, `score`."""
+    grants: list[dict[str, float]] = []
+    """When the call was allowed to speak, and `until` when."""
+    ducks: list[dict[str, float]] = []
+    """When our voice came back, after so many `seconds` more softly."""
     flag_names: dict[str, int]
     """By name, the bit of `flags`."""
     ended_early: bool

@@ -1,7 +1,7 @@
 // What stands above and below the picture of a call: who and when, why it was bad, how long answers took.
 
 import { button, clock, foreign, lasted, made, offset } from "./course_text.js";
-import { rated, stageName, stages } from "./course_moments.js";
+import { LATE_MS, rated, stageName, stages, waited } from "./course_moments.js";
 import { STAGE_COLOURS } from "./course_lanes.js";
 
 const byId = (id) => document.getElementById(id);
@@ -67,19 +67,19 @@ export function showVerdict(course, go) {
 
 // each answer as a bar of its stages, all to one scale; in the colours of the picture
 export function showAnswers(course, moments, go) {
-  const answers = moments.filter((one) => one.lane === "words" && Number.isFinite(one.data.latency_ms?.whole));
+  const answers = moments.filter((one) => one.lane === "words" && waited(one.data) !== undefined);
   byId("answers").hidden = !answers.length;
   if (!answers.length) return;
   const names = [...new Set(moments.filter((one) => one.lane === "words").flatMap((one) => stages(one.data).map(([name]) => name)))];
   const colour = (name) => `stage-${STAGE_COLOURS[names.indexOf(name) % STAGE_COLOURS.length]}`;
-  const wholes = answers.map((one) => one.data.latency_ms.whole);
+  const wholes = answers.map((one) => waited(one.data));
   const longest = Math.max(...wholes);
   const sorted = [...wholes].sort((a, b) => a - b);
   byId("median").textContent = `median ${(sorted[Math.floor((sorted.length - 1) / 2)] / 1000).toFixed(2)} s, longest ${(longest / 1000).toFixed(2)} s`;
   const key = made("ul", "key", ...names.map((name) => made("li", "", made("i", colour(name)), stageName(name))));
   const list = made("ol", "bars");
   for (const one of answers.slice(-200)) {
-    const whole = one.data.latency_ms.whole;
+    const whole = waited(one.data);
     const bar = made("span", "bar");
     for (const [name, ms] of stages(one.data)) {
       const part = made("i", colour(name));
@@ -88,7 +88,7 @@ export function showAnswers(course, moments, go) {
     }
     const split = stages(one.data).map(([name, ms]) => `${stageName(name)} ${Math.round(ms)}`).join(" + ");
     const when = offset(one.at - course.zero);
-    const item = made("li", whole > 3000 ? "late" : "",
+    const item = made("li", whole > LATE_MS ? "late" : "",
       button(when, () => go(one.at - whole / 1000), `Go to the answer at ${when}`), bar,
       made("span", "took", made("b", "", `${Math.round(whole)} ms`), ` = ${split}`));
     list.append(item);

@@ -2,7 +2,7 @@
 // is drawn, and what falls on one pixel is drawn once.
 
 import { offset } from "./course_text.js";
-import { spans, stages } from "./course_moments.js";
+import { spans, stages, waited } from "./course_moments.js";
 
 const FLOOR_DB = -60;
 const LANES = [ // name, title, height in rem
@@ -250,8 +250,8 @@ export class Lanes {
     const { top, height } = boxes.get("latency");
     let labelled = -Infinity;
     for (const one of this.inView(axis, "words")) {
-      const whole = one.data.latency_ms?.whole;
-      if (!Number.isFinite(whole)) continue;
+      const whole = waited(one.data);
+      if (whole === undefined) continue;
       let at = one.at - whole / 1000;
       const begin = axis.x(at);
       for (const [name, ms] of stages(one.data)) {

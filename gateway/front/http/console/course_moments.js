@@ -15,6 +15,8 @@ export const GROUPS = {
   log: "log lines",
 };
 
+export const LATE_MS = 3000; // an answer after more is late
+
 const percent = (value) => `${(Math.round(value * 10) / 10).toString()} %`;
 
 // loss, jitter and score in words; `far_`: our sound at the caller's
@@ -78,32 +80,42 @@ const KINDS = {
   mark_failed: trust("A frame was not marked, silence went out", "bad", "mark"),
   mark_not_found: trust("The mark was not found, the call falls silent", "bad", "mark"),
   route: trust("Route and grant", ""),
+  grant: (data) => ({ lane: "consent", group: "trust", tone: "good", what: "May speak", text: facts(data, ["until", "grant"]) }),
 };
 
-export const STAGES = {
-  endpointing: "end of speech to end of turn",
-  engine: "engine",
-  playout: "first frame to the wire",
+const STAGES = {
+  endpoint: "end of turn", asked: "engine asked", word: "first word", sound: "first sound", frame: "first frame", wire: "on the wire",
+  endpointing: "end of turn", engine: "engine", playout: "on the wire",
 };
 export const stageName = (name) => STAGES[name] ?? name.replaceAll("_", " ");
 
-// an answer's stages in their order, in ms, without their sum
-export const stages = (turn) =>
-  Object.entries(turn.latency_ms ?? {}).filter(([name, ms]) => name !== "whole" && Number.isFinite(ms) && ms >= 0);
+// how long a caller waited for a turn of ours, ms, from the end of speech to the wire; undefined: it is no answer
+export const waited = (turn) => {
+  const whole = turn.course_ms?.wire ?? turn.latency_ms?.whole;
+  return Number.isFinite(whole) ? whole : undefined;
+};
+
+// its stages in the order in which they were over, each with how long it took after the one before, ms
+export function stages(turn) {
+  const valid = (table) => Object.entries(table ?? {}).filter(([name, ms]) => name !== "whole" && Number.isFinite(ms) && ms >= 0);
+  const over = valid(turn.course_ms).sort(([, a], [, b]) => a - b);
+  if (over.length) return over.map(([name, ms], n) => [name, ms - (over[n - 1]?.[1] ?? 0)]);
+  return valid(turn.latency_ms);
+}
 
 function turn({ at, data }) {
   const caller = data.who === "caller";
   const length = (caller ? data.duration_s : data.heard_s ?? data.duration_s) ?? 0;
-  const whole = data.latency_ms?.whole;
+  const whole = waited(data);
   return {
     at, until: at + Math.max(0, length), lane: "words", group: "talk", row: caller ? 0 : 1, data,
-    tone: whole > 3000 ? "bad" : "",
+    tone: whole > LATE_MS ? "bad" : "",
     what: caller ? "Caller" : "Our voice",
     text: data.text ?? (data.intent ? `(${data.intent})` : "(words are not kept)"),
     more: [
       length ? `${length.toFixed(1)} s` : "",
       data.interrupted ? "cut short" : "",
-      Number.isFinite(whole) ? `answered after ${(whole / 1000).toFixed(2)} s` : "",
+      whole !== undefined ? `answered after ${(whole / 1000).toFixed(2)} s` : "",
     ].filter(Boolean).join(", "),
   };
 }
@@ -139,7 +151,20 @@ function logged(line) {
   return { at: line.at, until: line.at, lane: "log", group: "log", line, tone: LEVELS[line.level] ?? "", what: `${line.level} of ${line.process}`, text: [line.event, facts(line.fields)].filter(Boolean).join(": ") };
 }
 
-export function momentsOf({ call, ladder, log, causes }) {
+// what the sound track tells beside levels: verdicts on the mark, grants, ducks
+function* tracked(sound) {
+  for (const { at, found, score } of sound.marks ?? []) {
+    yield { at, until: at, lane: "mark", group: "trust", tone: found ? "good" : "bad", what: found ? "Mark found" : "Mark not found", text: score === undefined ? "" : `score ${score}` };
+  }
+  for (const { at, until, renewed } of sound.grants ?? []) {
+    yield { at, until: at, lane: "consent", group: "trust", tone: "good", what: renewed ? "Grant renewed" : "Grant", text: until === undefined ? "" : `holds ${Math.round(until - at)} s` };
+  }
+  for (const { at, seconds, cut } of sound.ducks ?? []) {
+    yield { at: at - (seconds ?? 0), until: at, lane: "ducks", group: "talk", tone: "", what: "Our voice is ducked", text: cut ? "and cut: the caller went on" : "and came back" };
+  }
+}
+
+export function momentsOf({ call, ladder, log, causes, sound }) {
   const found = [];
   const events = call.events ?? [];
   const isTwice = ({ kind, data }) => kind === "state" && data.state === "confirmed" && events.some((one) => one.kind === "confirmed");
@@ -149,7 +174,7 @@ export function momentsOf({ call, ladder, log, causes }) {
     else found.push({ at: event.at, until: event.at, ...(Object.hasOwn(KINDS, event.kind) ? KINDS[event.kind](event.data) : unknown(event)), data: event.data, kind: event.kind });
     found.push(...refusedGrant(event));
   }
-  found.push(...ladder.map(wire), ...log.map(logged));
+  found.push(...ladder.map(wire), ...log.map(logged), ...tracked(sound));
   for (const cause of causes) {
     found.push({ at: cause.since, until: cause.since, lane: "", group: "bad", tone: "bad", what: "Wrong", text: `${cause.what} (${cause.event}: ${cause.number})` });
   }
