@@ -21,7 +21,7 @@ function rowsOf(course) {
     ["How it ended", refused ? `refused: ${refused.status} ${refused.reason}` : call.how],
     ["Times", refused?.count > 1 ? `${refused.count} calls alike, the first one ${new Date(refused.first_at * 1000).toLocaleString()}` : ""],
     ["Came from", [call.source, call.transport, call.trunk && `trunk ${call.trunk}`, call.user && `user ${call.user}`].filter(Boolean).join(", ")],
-    ["Route", [call.route, call.dialplan && `of ${call.dialplan}`].filter(Boolean).join(" ")],
+    ["Route", [call.route, call.dialplan && `of ${call.dialplan.split("/").pop()}`].filter(Boolean).join(" ")],
     ["Plan", call.plan],
     ["Voice", call.voice],
     ["Codec", [call.codec, call.srtp && `encrypted (${call.srtp})`].filter(Boolean).join(", ")],

@@ -33,6 +33,14 @@ export function rated(data, prefix = "") {
 export const isPoor = (data, prefix = "") =>
   data[`${prefix}mos`] < 3.6 || data[`${prefix}loss_percent`] >= 5 || data[`${prefix}jitter_ms`] >= 30;
 
+function bargedIn(data) {
+  const heard = (Array.isArray(data.heard_s) ? data.heard_s : []).filter(Number.isFinite);
+  const said = [];
+  if (Number.isFinite(data.onset_to_cut_s)) said.push(`our voice was cut ${data.onset_to_cut_s.toFixed(2)} s after the caller began`);
+  if (heard.length) said.push(`${Math.max(...heard).toFixed(1)} s of it had been heard`);
+  return said.join(", ") || facts(data);
+}
+
 const quality = (what) => (data) => ({
   lane: "", group: "sound", what,
   tone: isPoor(data) || isPoor(data, "far_") ? "bad" : "",
@@ -56,7 +64,7 @@ const KINDS = {
   transfer_rings: call("The target rings", "", "rings"),
   transfer_failed: call("Transfer failed", "bad", "failed"),
   transfer_refused: call("Transfer refused", "bad", "refused"),
-  barge_in: (data) => ({ lane: "events", group: "talk", what: "Barge-in", mark: "barge-in", text: facts(data) }),
+  barge_in: (data) => ({ lane: "events", group: "talk", what: "Barge-in", mark: "barge-in", text: bargedIn(data) }),
   silence: (data) => ({ lane: "events", group: "talk", what: "Silence", mark: "silence", text: facts(data) }),
   goodbye: (data) => ({ lane: "events", group: "talk", what: "Goodbye", mark: "goodbye", text: facts(data) }),
   language: (data) => ({ lane: "events", group: "talk", what: "Language", mark: data.heard ?? "language", text: facts(data) }),
@@ -152,11 +160,13 @@ function logged(line) {
 }
 
 // what the sound track tells beside levels: verdicts on the mark, grants, ducks
-function* tracked(sound) {
+function* tracked(sound, events) {
+  const isTold = (at) => events.some((one) => one.kind === "grant" && Math.abs(one.at - at) < .5);
   for (const { at, found, score } of sound.marks ?? []) {
     yield { at, until: at, lane: "mark", group: "trust", tone: found ? "good" : "bad", what: found ? "Mark found" : "Mark not found", text: score === undefined ? "" : `score ${score}` };
   }
   for (const { at, until, renewed } of sound.grants ?? []) {
+    if (!renewed && isTold(at)) continue;
     yield { at, until: at, lane: "consent", group: "trust", tone: "good", what: renewed ? "Grant renewed" : "Grant", text: until === undefined ? "" : `holds ${Math.round(until - at)} s` };
   }
   for (const { at, seconds, cut } of sound.ducks ?? []) {
@@ -174,7 +184,7 @@ export function momentsOf({ call, ladder, log, causes, sound }) {
     else found.push({ at: event.at, until: event.at, ...(Object.hasOwn(KINDS, event.kind) ? KINDS[event.kind](event.data) : unknown(event)), data: event.data, kind: event.kind });
     found.push(...refusedGrant(event));
   }
-  found.push(...ladder.map(wire), ...log.map(logged), ...tracked(sound));
+  found.push(...ladder.map(wire), ...log.map(logged), ...tracked(sound, events));
   for (const cause of causes) {
     found.push({ at: cause.since, until: cause.since, lane: "", group: "bad", tone: "bad", what: "Wrong", text: `${cause.what} (${cause.event}: ${cause.number})` });
   }

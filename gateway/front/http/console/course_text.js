@@ -37,9 +37,9 @@ export function clock(at) {
 
 // seconds of the call as m:ss, with so many places behind the point
 export function offset(seconds, places = 2) {
-  const sign = seconds < 0 ? "−" : "";
   const scale = 10 ** places;
   const rounded = Math.round(Math.abs(seconds) * scale) / scale;
+  const sign = seconds < 0 && rounded > 0 ? "−" : "";
   const hours = Math.floor(rounded / 3600);
   const minutes = Math.floor(rounded / 60) % 60;
   const rest = (rounded % 60).toFixed(places).padStart(places ? places + 3 : 2, "0");
