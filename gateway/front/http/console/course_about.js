@@ -60,7 +60,7 @@ export function showVerdict(course, go) {
   }
   const wrong = course.causes.length > 0;
   byId("verdict").classList.toggle("wrong", wrong);
-  byId("verdict-title").textContent = wrong ? "Why it was bad" : course.isLive ? "Nothing is wrong so far" : course.not_known.length ? "Nothing was wrong, as far as is known" : "Nothing was wrong";
+  byId("verdict-title").textContent = wrong ? (course.call.state === "refused" ? "Why it was not taken" : "Why it was bad") : course.isLive ? "Nothing is wrong so far" : course.not_known.length ? "Nothing was wrong, as far as is known" : "Nothing was wrong";
   const unsure = course.not_known.map((what) => made("p", "unsure", `Not known: ${what}`));
   byId("causes").replaceChildren(...(wrong ? [list] : []), ...unsure);
 }

@@ -23,7 +23,7 @@ export class Ladder {
       this.parties = parties;
       this.drawn = 0;
       this.element.replaceChildren(this.head());
-      this.element.style.minWidth = `${5 + 10 * parties.length}rem`;
+      this.element.style.minWidth = `${4.6 + 6.5 * parties.length}rem`;
     }
     for (const message of messages.slice(this.drawn)) this.element.append(...this.row(message, course.zero));
     this.drawn = messages.length;

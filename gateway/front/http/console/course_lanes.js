@@ -20,6 +20,7 @@ const LANES = [ // name, title, height in rem
   ["log", "Log", 1.5],
   ["recording", "Recording", 1.3],
 ];
+const BARE = ["ruler", "sip", "log"];
 const NARROW_PX = 620;
 const COLOURS = ["ink", "soft", "line", "well", "card", "teal", "teal-wash", "red", "red-wash", "amber", "blue", "blue-wash", "violet", "green"];
 export const STAGE_COLOURS = ["amber", "blue", "teal", "violet", "green", "soft"];
@@ -44,8 +45,8 @@ export class Lanes {
     this.stageNames = [...new Set((this.moments.words ?? []).flatMap((one) => stages(one.data).map(([name]) => name)))];
     this.holds = spans(course.call.events ?? [], "hold", (data) => data.sending === false || data.receiving === false, course.end);
     this.points = course.sound.quality?.length ? course.sound.quality : (course.call.events ?? []).filter((one) => one.kind === "quality").map((one) => ({ at: one.at, ...one.data }));
-    const shown = LANES.filter(([name]) => name !== "recording" || course.recordings?.length);
-    this.lay(shown);
+    const isBare = !course.sound.parts.length && !course.call.events?.length; // it was not taken, or is forgotten
+    this.lay(LANES.filter(([name]) => (name === "recording" ? course.recordings?.length : !isBare || BARE.includes(name))));
   }
 
   lay(shown) {
@@ -105,26 +106,28 @@ export class Lanes {
 
   draw(axis) {
     if (!this.course || !this.size) return;
-    const { paper, ink } = this;
+    const has = (lane) => this.boxes.has(lane);
+    const { paper } = this;
     paper.clearRect(0, 0, this.size.width, this.size.height);
     this.grid(axis);
     paper.save();
     paper.beginPath();
     paper.rect(axis.left, 0, axis.width, this.size.height);
     paper.clip();
-    for (const side of ["caller", "voice"]) this.levels(axis, side);
-    this.words(axis);
-    this.latency(axis);
-    this.events(axis);
-    this.rated(axis, "came", "");
-    this.rated(axis, "went", "far_");
-    this.consent(axis);
-    this.signs(axis, "mark");
+    if (has("words")) {
+      for (const side of ["caller", "voice"]) this.levels(axis, side);
+      this.words(axis);
+      this.latency(axis);
+      this.events(axis);
+      this.rated(axis, "came", "");
+      this.rated(axis, "went", "far_");
+      this.consent(axis);
+      this.signs(axis, "mark");
+    }
     this.ticks(axis, "sip");
     this.ticks(axis, "log");
-    if (this.boxes.has("recording")) this.recordings(axis);
+    if (has("recording")) this.recordings(axis);
     paper.restore();
-    paper.fillStyle = ink.ink;
   }
 
   // those of a lane that are in view
