@@ -79,6 +79,23 @@ class NoEngine:
         pass
 
 
+class PassClock:
+    """Time goes on by 20 ms with each pass, however fast they follow each other."""
+
+    def __init__(self) -> None:
+        self._began_at = time.time()
+        self._now = 0.0
+
+    def go_on(self) -> None:
+        self._now += FRAME_S
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def time(self) -> float:
+        return self._began_at + self._now
+
+
 @dataclass(eq=False)
 class BenchCall:
     """One call, as the pass sees it, and its telephone."""
@@ -117,6 +134,9 @@ class BenchCall:
 
     def miss_mark(self, verdict: Detection) -> None:
         self.failed += 1
+
+    def keep_sound(self, row: str) -> None:
+        pass
 
     def broke(self, where: str) -> None:
         raise  # inside the floor's `except`
@@ -220,7 +240,8 @@ async def measure(calls: int, a_line: int, passes: int, scene: str, *, staged: b
     """Microseconds per call and pass, by stage where `staged`."""
     with tempfile.TemporaryDirectory() as folder:
         key = KeyRing.create(Path(folder, "keys")).current
-    floor = Floor(MarkerBank(key), key)
+    clock = PassClock()
+    floor = Floor(MarkerBank(key), key, clocks=clock)
     ours = talk(SOUNDS / OUR_VOICE, 1, 60.0)
     lines = [TickedLine(f"r{at}") for at in range(-(-calls // a_line))]
     hiss = [HISS_DB, -50.0, -200.0]
@@ -248,6 +269,8 @@ async def measure(calls: int, a_line: int, passes: int, scene: str, *, staged: b
         watch.over(rate.legs._change, "change", "rate out")
         watch.over(floor._bank, "mark", "mark")
         watch.over(floor._bank, "rest", "mark")
+        for method in ("turn", "hear", "send"):
+            watch.over(floor._meter, method, "sound track")
         for line in lines:
             for call in line.calls:
                 watch.over(call.ear, "hear", "ear")
@@ -269,6 +292,7 @@ async def measure(calls: int, a_line: int, passes: int, scene: str, *, staged: b
         for line in lines:
             for call in line.calls:
                 call.live(now)
+        clock.go_on()
         began = time.thread_time()
         if now >= 0:
             outside += began - began_outside

@@ -292,6 +292,10 @@ class Call:
         self.log.error("mark.not_found", p_value=verdict.p_value, score=round(verdict.score, 1))
         self.mute(NO_MARK)
 
+    def keep_sound(self, row: str) -> None:
+        """Some seconds of the call's sound track are over."""
+        self.session.sound(row)
+
     def alarm(self, error: Exception) -> None:
         """A frame could not be marked and went out as silence."""
         self.log.error("mark.failed", error=str(error))

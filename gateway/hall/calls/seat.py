@@ -126,5 +126,8 @@ class Seated(Protocol):
     def miss_mark(self, verdict: Detection) -> None:
         """What the call was sent does not carry its mark."""
 
+    def keep_sound(self, row: str) -> None:
+        """Some seconds of the call's sound track are over."""
+
     def broke(self, where: str) -> None:
         """An error of ours, inside an `except`."""

@@ -22,6 +22,8 @@ from typing import Final
 import numpy as np
 
 from gateway.hall.calls.seat import Seat, Seated
+from gateway.hall.calls.sound_meter import SPEECH as SPEECH_FLAG
+from gateway.hall.calls.sound_meter import UNDERRUN, SoundMeter
 from gateway.hall.calls.ticks import RATES_HZ, TickLine
 from gateway.hall.calls.voice_pass import HOPS, VoicePass
 from gateway.hall.media.audio import FRAME_S, Floats, Rows, VoiceActivity
@@ -124,7 +126,8 @@ class Floor:
         self._free = list(range(CAPACITY - 1, -1, -1))
         self._on_line: dict[str, dict[int, Seated]] = {}
         """by their line's name and their number there"""
-        self._voices = VoicePass(bank, self._on_line)
+        self._meter = SoundMeter(CAPACITY, clocks)
+        self._voices = VoicePass(bank, self._on_line, self._meter)
         self.inspector = self._voices.inspector
 
     def open_seat(self, payload: int, age_s: float = 0.0) -> Seat | None:
@@ -137,7 +140,9 @@ class Floor:
             return None
         check = SelfCheck(self._mark_key, payload)
         mark_slot = self._bank.open(payload, round(age_s / FRAME_S) * HOPS)
-        return Seat(self._free.pop(), mark_slot, check, EchoGuard(self._cancellers))
+        row = self._free.pop()
+        self._meter.admit(row, age_s)
+        return Seat(row, mark_slot, check, EchoGuard(self._cancellers))
 
     def seat(self, call: Seated, line: str, number: int, rate_hz: int) -> None:
         """The call's sound comes on `line` under `number` from now on."""
@@ -147,12 +152,14 @@ class Floor:
         self._noise.reset(call.seat.row)
         self._key_tones.reset(call.seat.row)
         self._on_line.setdefault(line, {})[number] = call
+        self._meter.begin(call)
 
     def leave(self, seat: Seat) -> None:
         """The call is over; its row is free again."""
         self._unseat(seat)
         self._bank.close(seat.mark_slot)
         seat.echo.close()
+        self._meter.end(seat.row)
         self._free.append(seat.row)
 
     def _unseat(self, seat: Seat) -> None:
@@ -167,6 +174,7 @@ class Floor:
     def turn(self, lines: list[TickLine]) -> None:
         began = time.perf_counter()
         now = self._clocks.monotonic()
+        self._meter.turn(now)
         by_rate: dict[int, list[tuple[TickLine, list[tick.Tick]]]] = defaultdict(list)
         for line in lines:
             waiting = line.take_waiting()
@@ -213,6 +221,7 @@ class Floor:
                 try:
                     if flags & tick.UNDERRUN:
                         self.counters.underruns += 1
+                        self._meter.flag(seat.row, UNDERRUN)
                     heard_of_us = seat.tick(flags, played, pcm if came else nothing, rate_hz)
                     if heard_of_us is not None:
                         call.playout.played(heard_of_us)
@@ -244,6 +253,7 @@ class Floor:
         """Some callers' 20 ms of one tick, as they came. Those in whose calls nobody says anything are only
         judged: they need not be at another rate."""
         rows, sound, stages = heard.rows(), heard.sound(), heard.stages
+        self._meter.hear(rows, sound)
         narrow = stages.narrow(rows, sound)
         judged = self._judge(rows, narrow, [call.ear.turns.speaking for call in heard.calls])
         if heard.toned:
@@ -255,6 +265,8 @@ class Floor:
                 likely = judged.get(seat.row)
                 if likely is not None and likely >= SPEECH:
                     likely = self._doubt(call, likely)
+                    if likely >= SPEECH:
+                        self._meter.flag(seat.row, SPEECH_FLAG)
                 rested = ear.turns.resting
                 if ear.rests(likely, heard.at, sending=seat.sending):
                     continue
@@ -315,6 +327,7 @@ class Floor:
         if not heard.calls:
             return
         rows, calls, sound = heard.rows(), heard.calls, heard.sound()
+        self._meter.hear(rows, sound)
         guards = [call.seat.echo for call in calls]
         speaking = [call.ear.turns.speaking for call in calls]
         house, narrow = heard.stages.echo.clean(rows, sound, guards, speaking, late=late)
@@ -326,6 +339,8 @@ class Floor:
             seat, likely, raw = call.seat, judged.get(call.seat.row), None
             if guard.deaf(late=late) and likely is not None:
                 likely = 0.0
+            if likely is not None and likely >= SPEECH:
+                self._meter.flag(seat.row, SPEECH_FLAG)
             try:
                 if call.ear.turns.resting:
                     self._wake(call, heard.stages)

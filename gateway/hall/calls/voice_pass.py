@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from gateway.hall.calls.seat import Seated
+from gateway.hall.calls.sound_meter import NOT_MARKED, SoundMeter
 from gateway.hall.calls.ticks import TickLine
 from gateway.hall.media.audio import FRAME_S, Floats
 from gateway.hall.media.inspector import Inspector
@@ -31,10 +32,13 @@ SILENCE: Final = Silence(FRAME)
 class VoicePass:
     """`seated`: the calls by their line's name and their number there."""
 
-    def __init__(self, bank: MarkerBank, seated: Mapping[str, Mapping[int, Seated]]) -> None:
+    def __init__(
+        self, bank: MarkerBank, seated: Mapping[str, Mapping[int, Seated]], meter: SoundMeter
+    ) -> None:
         self.inspector = Inspector()
         self._bank = bank
         self._seated = seated
+        self._meter = meter
 
     def speak(self, stages: Rate, ticks: list[tuple[TickLine, tick.Tick]]) -> tuple[int, int]:
         """Answers each line's newest tick with what its calls have to say. Returns how many frames were made
@@ -79,6 +83,7 @@ class VoicePass:
             frames, alarms = self._mark(talking, np.concatenate(sound).reshape(len(sound), FRAME))
             rows = np.array([call.seat.row for call in talking], np.intp)
             out = stages.legs.play(rows, frames)
+            self._meter.send(rows, out, stages.legs.softened(rows))
             raw, size = out.data.cast("B"), 2 * out.shape[1]
             at = 0
             for call, (slots, number, slot), pcm in zip(talking, places, out, strict=True):
@@ -107,6 +112,7 @@ class VoicePass:
             seat = call.seat
             if isinstance(frame, Exception):
                 alarms += 1
+                self._meter.flag(seat.row, NOT_MARKED)
                 if seat.alarm():
                     call.alarm(frame)
                 frames.append(SILENCE)

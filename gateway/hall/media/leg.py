@@ -40,6 +40,10 @@ class Legs:
         """The gain that the next frame ramps to."""
         self._target[row] = gain
 
+    def softened(self, rows: Rows) -> NDArray[np.bool_]:
+        """Whose last frame ended more softly than it was said."""
+        return np.asarray(self._gain[rows] < FULL)
+
     def play(self, rows: Rows, frames: Sequence[Frame]) -> NDArray[np.int16]:
         """One 20 ms frame for each call in `rows` -> int16 `(B, rate_hz * 0.02)`.
 

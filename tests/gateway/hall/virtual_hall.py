@@ -57,6 +57,7 @@ from gateway.ipc.line_messages import (
 from gateway.store.call_record import CallRecord
 from gateway.store.call_session import Session
 from gateway.store.living_calls import LivingCalls
+from gateway.store.sound_track import SoundTrack, read_track
 from model import client
 from model.api import EarlyHearing, HearingState
 from model.ears.words_heard import Words
@@ -917,6 +918,10 @@ class House:
     def events(self, phone: Phone, kind: str) -> list[dict[str, Any]]:
         return [data for name, data in self.memory.streams[phone.call_id] if name == kind]
 
+    def sound(self, phone: Phone) -> SoundTrack:
+        """What Redis has of a call's sound."""
+        return read_track(self.memory.lists.get(f"vg:sound:{phone.call_id}", []))
+
     async def hold(self, phone: Phone, *, held: bool) -> None:
         phone.sending = phone.receiving = not held
         line = next(line for line in self.lines.values() if phone.call_id in line.phones)
@@ -962,6 +967,7 @@ class House:
         return (
             len(floor._free) == len(set(floor._free)) == CAPACITY
             and not floor._on_line
+            and not floor._meter._calls
             and not self.bank.slots
             and not self.hall.calls
             and not self.hall._lives
