@@ -39,6 +39,8 @@ class QualityNote:
     """the call began to sound poor, or does not any more"""
     rated: CallRated | None = None
     """the whole call, when it is over"""
+    stretch: dict[str, object] | None = None
+    """of the time since the last word; None where too little was due"""
 
 
 class CallQuality:
@@ -66,18 +68,21 @@ class CallQuality:
             self._worst = min(self._worst, *scores)
         if before is not None:
             facts["mos_worst"] = self._worst
+        stretch = _stretch(told, here, far) if here is not None or far is not None else None
         if told.last:
             self.poor = False
-            return QualityNote(facts, facts, rated=whole)
-        if not scores:
+            return QualityNote(facts, facts, rated=whole, stretch=stretch)
+        if stretch is None:
             return QualityNote(facts)
         self._before = told
+        if not scores:
+            return QualityNote(facts, stretch=stretch)
         self._worst = min(scores) if self._worst is None else self._worst
         turned, self.poor = self.poor != (min(scores) < POOR), min(scores) < POOR
         if not turned and self._said_at is not None and at - self._said_at < EVENT_EVERY_S:
-            return QualityNote(facts)
+            return QualityNote(facts, stretch=stretch)
         self._said_at = at
-        return QualityNote(facts, _stretch(told, here, far), turned)
+        return QualityNote(facts, stretch, turned, stretch=stretch)
 
 
 def _here(told: LineQuality, before: LineQuality | None, least: int) -> WayRated | None:

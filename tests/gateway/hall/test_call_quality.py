@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -157,6 +158,20 @@ def test_what_came_after_all_is_no_gain() -> None:
     assert note.event["loss_percent"] == 0.0
 
 
+def test_each_word_has_its_stretch_also_of_a_codec_without_a_score() -> None:
+    for codec, score in (("PCMU", CLEAN), ("GSM", None)):
+        quality, told = CallQuality(), Told()
+        losses = ((0, 0), (50, 0), (0, 25), (0, 0))
+        stretches = [
+            quality.take(told.next(*each, codec=codec), 10.0 * n).stretch for n, each in enumerate(losses)
+        ]
+        kept = [stretch for stretch in stretches if stretch is not None]
+        assert [stretch["loss_percent"] for stretch in kept] == [0.0, 10.0, 0.0, 0.0]
+        assert [stretch["far_loss_percent"] for stretch in kept] == [0.0, 0.0, 5.0, 0.0]
+        assert kept[-1]["mos"] == score
+        assert (kept[-1]["jitter_ms"], kept[-1]["far_jitter_ms"]) == (3.0, 4.0)
+
+
 # ── in a hall ────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -197,6 +212,19 @@ async def test_a_call_is_noted_while_it_goes_on_and_rated_at_its_end(house: Hous
     (event,) = house.events(phone, "line_quality")
     assert (event["packets"], event["lost"]) == (1400, 100)
     assert event["mos_worst"] == float(facts(house, phone)["mos_worst"]) < POOR
+
+
+async def test_each_word_is_a_point_of_the_calls_track(house: House) -> None:
+    phone = await up(house)
+    told = Told(phone.call_id)
+    for lost in (0, 10, 0):
+        await says(house, told.next(lost=lost))
+        await asyncio.sleep(10.0)
+    await says(house, told.next(lost=100, target="office"))
+    points = house.sound(phone).quality
+    assert [point["loss_percent"] for point in points] == [0.0, 2.0, 0.0], "and none of a target's"
+    assert [point["at"] - house.loop.wall() for point in points] == pytest.approx([-30, -20, -10], abs=0.1)
+    assert len(house.events(phone, "quality")) == 1, "events are still told once a minute"
 
 
 async def test_a_targets_sound_is_rated_apart_from_its_callers(house: House) -> None:
