@@ -132,8 +132,8 @@ class BenchCall:
     def hear_echo(self, delay_s: float) -> None:
         """By chance: one voice is like another now and then."""
 
-    def miss_mark(self, verdict: Detection) -> None:
-        self.failed += 1
+    def judge_mark(self, verdict: Detection) -> None:
+        self.failed += not verdict.detected
 
     def keep_sound(self, row: str) -> None:
         pass

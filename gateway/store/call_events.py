@@ -121,8 +121,8 @@ class CallDisclosed(CallData):
 class Turn(CallData):
     """One utterance of either side.
 
-    `latency_ms` splits a reply's delay by stage: for example endpoint, engine, first_audio, marking, line,
-    total. `text` is None where nothing transcribed it, or where the plan keeps no transcript.
+    `latency_ms` splits a reply's delay by stage: endpointing, engine, playout, whole. `text` is None where
+    nothing transcribed it, or where the plan keeps no transcript.
     """
 
     types: ClassVar[tuple[str, ...]] = ("turn.heard", "turn.said")
@@ -136,6 +136,12 @@ class Turn(CallData):
     """How much of a bot's turn was really played."""
     interrupted: bool = False
     latency_ms: Mapping[str, float] = field(default_factory=dict)
+    speech_ended_at: float | None = None
+    """When the caller's speech ended that a bot's turn replies to, seconds since the epoch."""
+    course_ms: Mapping[str, float] = field(default_factory=dict)
+    """How long after that each stage of the reply was over, as far as it came: endpoint (the turn is taken to
+    be over), asked (the engine was), word and sound (its first ones came), frame (the first one went to the
+    line), wire (the line had sent it)."""
 
     @property
     def type(self) -> str:
@@ -157,6 +163,8 @@ class Turn(CallData):
             "heard_s": _rounded(self.heard_s),
             "interrupted": self.interrupted or None,
             "latency_ms": {stage: round(ms, 1) for stage, ms in self.latency_ms.items()} or None,
+            "speech_ended_at": _rounded(self.speech_ended_at),
+            "course_ms": {stage: round(ms, 1) for stage, ms in self.course_ms.items()} or None,
         }
         return {key: value for key, value in table.items() if value is not None}
 

@@ -2,9 +2,12 @@
 
 A hall writes it in rows of text, some seconds each, and a reader makes parts of them:
 
-    <began_at> <base64>         steps of three bytes: the caller's level, our voice's level, flags
-    <at> quality <JSON>         how packets came and went in the time before
-    <at> end                    the track is full; the call goes on without one
+    <began_at> <base64>     steps of three bytes: the caller's level, our voice's level, flags
+    <at> quality <JSON>     how packets came and went in the time before
+    <at> marks <JSON>       whether what was sent in the time before carries its mark
+    <at> grants <JSON>      the call may speak: by a new grant, or by one that was renewed
+    <at> ducks <JSON>       our voice was softer for a while, since the caller began to speak
+    <at> end                the track is full; the call goes on without one
 
 Times are seconds since the epoch. A level is the RMS in -dBFS: 0 is full scale, 96 is digital silence, 255 is
 nothing at all: no packet came, or nothing was sent. A row says itself when it began, so what is missing is a
@@ -17,7 +20,7 @@ import base64
 import json
 import math
 from binascii import Error as Base64Error
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -27,7 +30,9 @@ LONGEST_S: Final = 4 * 3600.0
 ROW_STEPS: Final = 50
 """Steps that are written together."""
 MAX_ROWS: Final = 8192
-"""Rows that are read of one call: 4 h of steps, 4 h of quality, and the ends of some halls."""
+"""Rows that are read of one call: 4 h of steps (2,880), and fewer points of each kind."""
+MAX_DUCKS: Final = 1000
+"""Of one call so many are kept; its steps have a flag for each."""
 
 SILENCE: Final = 96
 """The level of digital silence, in -dBFS; nothing is quieter."""
@@ -46,11 +51,16 @@ FLAGS: Final[Mapping[str, int]] = {
 }
 """The bits of a step's flags."""
 
-QUALITY: Final = (
-    "loss_percent", "jitter_ms", "buffer_ms", "round_trip_ms", "mos",
-    "far_loss_percent", "far_jitter_ms", "far_mos",
-)  # fmt: skip
-"""What a row of quality says, each a number or not there; see `call_events.SoundRated`."""
+POINTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "quality": (
+        "loss_percent", "jitter_ms", "buffer_ms", "round_trip_ms", "mos",
+        "far_loss_percent", "far_jitter_ms", "far_mos",
+    ),  # as in `call_events.SoundRated`
+    "marks": ("score", "found"),  # of `watermark.selfcheck`; found: 1, or 0
+    "grants": ("until", "renewed"),  # when it lapses, in seconds since the epoch; renewed: 1, or 0
+    "ducks": ("seconds", "cut"),  # until then; cut: 1 where the caller went on, 0 where our voice came back
+}  # fmt: skip
+"""Rows beside the steps, each of some figures: numbers, or not there."""
 
 _LONGEST_ROW: Final = 2048
 _LATEST: Final = 1e11
@@ -90,8 +100,8 @@ class SoundTrack:
     """What is kept of a call's sound, in order of time."""
 
     parts: tuple[TrackPart, ...] = ()
-    quality: tuple[dict[str, float], ...] = ()
-    """each with `at` and some of `QUALITY`"""
+    points: Mapping[str, Sequence[dict[str, float]]] = field(default_factory=dict)
+    """by their kind, each with `at` and some of what `POINTS` names"""
     ended_early: bool = False
     """the call went on without a track"""
 
@@ -109,7 +119,7 @@ class SoundTrack:
                 }
                 for part in self.parts
             ],
-            "quality": list(self.quality),
+            **{kind: list(self.points.get(kind, ())) for kind in POINTS},
             "ended_early": self.ended_early,
         }
 
@@ -119,10 +129,11 @@ def steps_row(began_at: float, steps: bytes) -> str:
     return f"{began_at:.2f} {base64.b64encode(steps).decode()}"
 
 
-def quality_row(at: float, facts: Mapping[str, object]) -> str | None:
-    """The row of what is known of `QUALITY`; None when nothing is."""
-    known = {name: facts[name] for name in QUALITY if isinstance(facts.get(name), (int, float))}
-    return f"{at:.2f} quality {json.dumps(known, separators=(',', ':'))}" if known else None
+def point_row(at: float, kind: str, facts: Mapping[str, object]) -> str | None:
+    """The row of what is known of such a point (`POINTS`); None when nothing is."""
+    found = ((name, facts.get(name)) for name in POINTS[kind])
+    known = {name: +value for name, value in found if isinstance(value, (int, float))}  # True is 1
+    return f"{at:.2f} {kind} {json.dumps(known, separators=(',', ':'))}" if known else None
 
 
 def end_row(at: float) -> str:
@@ -133,18 +144,19 @@ def end_row(at: float) -> str:
 def read_track(rows: Iterable[str]) -> SoundTrack:
     """The track of these rows. What is not one of ours is left out."""
     steps: list[tuple[float, bytes]] = []
-    quality: list[dict[str, float]] = []
+    points: dict[str, list[dict[str, float]]] = {kind: [] for kind in POINTS}
     ended_early = False
     for row in rows:
         time_text, _, body = row.partition(" ")
         at = _time(time_text)
         if at is None or len(row) > _LONGEST_ROW:
             continue
+        kind, _, told = body.partition(" ")
         if body == "end":
             ended_early = True
-        elif body.startswith("quality "):
-            if known := _quality(body.removeprefix("quality ")):
-                quality.append({"at": at, **known})
+        elif kind in POINTS:
+            if known := _figures(told, POINTS[kind]):
+                points[kind].append({"at": at, **known})
         elif found := _steps(body):
             steps.append((at, found))
     parts: list[TrackPart] = []
@@ -152,7 +164,9 @@ def read_track(rows: Iterable[str]) -> SoundTrack:
         if not parts or abs(at - parts[-1].ends_at) > _APART_S:
             parts.append(TrackPart(at))
         parts[-1].add(more)
-    return SoundTrack(tuple(parts), tuple(sorted(quality, key=lambda point: point["at"])), ended_early)
+    for of_kind in points.values():
+        of_kind.sort(key=lambda point: point["at"])
+    return SoundTrack(tuple(parts), points, ended_early)
 
 
 def _time(text: str) -> float | None:
@@ -172,14 +186,14 @@ def _steps(text: str) -> bytes | None:
     return steps if len(steps) <= STEP_BYTES * ROW_STEPS and len(steps) % STEP_BYTES == 0 else None
 
 
-def _quality(text: str) -> dict[str, float] | None:
+def _figures(text: str, names: Sequence[str]) -> dict[str, float] | None:
     try:
         told = json.loads(text)
     except (ValueError, RecursionError):
         return None
     if not isinstance(told, dict):
         return None
-    known = {name: told[name] for name in QUALITY if type(told.get(name)) in (int, float)}
+    known = {name: told[name] for name in names if type(told.get(name)) in (int, float)}
     return {name: value for name, value in known.items() if abs(value) < _LATEST}  # NaN is not
 
 

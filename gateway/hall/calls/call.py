@@ -28,7 +28,6 @@ from gateway.hall.calls.call_ear import CallEar
 from gateway.hall.calls.seat import Seat
 from gateway.hall.dialogue.call_notes import CallNotes
 from gateway.hall.dialogue.speech import Speech
-from gateway.hall.media.leg import FULL
 from gateway.hall.parts.call_line import CallLine
 from gateway.hall.parts.clocks import Clocks
 from gateway.hall.parts.inbox import CallEnded, EngineGone, Inbox
@@ -40,6 +39,7 @@ from gateway.ipc.hall_messages import CallOffer, MarkFailed, SpokenUnder, VoiceM
 from gateway.ipc.line_messages import KeyWay, ShownState
 from gateway.store.call_events import CallData, CallDisclosed, ConsentRefused, MarkAlarm
 from gateway.store.call_session import Session
+from gateway.store.sound_track import LONGEST_S, MAX_DUCKS, point_row
 from watermark.detect import Detection
 
 STARTED_WITHIN_S: Final = 10.0
@@ -139,12 +139,23 @@ class Call:
     def hold(self, *, sending: bool, receiving: bool) -> None:
         """The caller holds the call, or comes back: directions as the line has them now."""
         self.ear.forget_turn()
-        self.seat.aim(FULL)
+        self.come_back()
         self.session.event("hold", sending=sending, receiving=receiving)
         if sending:
             self.show_state()
         else:
             self.line.show(ShownState("held"))
+
+    def duck(self) -> None:
+        """The caller begins to speak: our voice is softer, until it comes back or is cut."""
+        self.seat.duck(self.clocks.monotonic())
+
+    def come_back(self, *, cut: bool = False) -> None:
+        """Our voice is as loud as it was made. `cut`: what was ducked is not said any more, since the caller
+        went on."""
+        since = self.seat.come_back()
+        if since is not None and self.seat.ducks <= MAX_DUCKS:
+            self.keep_point("ducks", {"seconds": round(self.clocks.monotonic() - since, 2), "cut": cut})
 
     def show_state(self) -> None:
         """Tells the caller's page what the voice does now."""
@@ -265,8 +276,16 @@ class Call:
 
         Raises `GrantRefused` when it is not for the route that the call follows.
         """
-        if self.licence.use(grant, self.said):
+        renewed = self.licence.use(grant, self.said)
+        self.keep_point("grants", {"until": grant.expires_at, "renewed": renewed})
+        if renewed:
             self.speech.renew(grant.token)
+            return
+        scope = grant.scope
+        self.session.event(
+            "grant", grant=grant.jti, voice=scope.voice, purpose=scope.purpose, route=scope.dialplan,
+            language=scope.language, until=grant.expires_at,
+        )  # fmt: skip
 
     def mute(self, reason: str) -> None:
         """The voice may not be heard any more: the leg plays silence from the next frame on, what waits to
@@ -287,14 +306,24 @@ class Call:
         self.log.info("call.echo", delay_s=round(delay_s, 3))
         self.session.event("echo", delay_s=round(delay_s, 3))
 
-    def miss_mark(self, verdict: Detection) -> None:
-        """What the call was sent does not carry its mark: it falls silent."""
+    def judge_mark(self, verdict: Detection) -> None:
+        """What the call was sent was looked into: without its mark, it falls silent."""
+        self.keep_point("marks", {"score": round(verdict.score, 1), "found": verdict.detected})
+        if verdict.detected:
+            return
         self.log.error("mark.not_found", p_value=verdict.p_value, score=round(verdict.score, 1))
         self.mute(NO_MARK)
 
     def keep_sound(self, row: str) -> None:
         """Some seconds of the call's sound track are over."""
         self.session.sound(row)
+
+    def keep_point(self, kind: str, facts: Mapping[str, object]) -> None:
+        """A point of the call's sound track (`gateway.store.sound_track.POINTS`), as long as it has one."""
+        now = self.clocks.time()
+        row = point_row(now, kind, facts) if now - self.offer.at <= LONGEST_S else None
+        if row is not None:
+            self.session.sound(row)
 
     def alarm(self, error: Exception) -> None:
         """A frame could not be marked and went out as silence."""

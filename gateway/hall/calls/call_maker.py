@@ -62,7 +62,7 @@ class CallMaker:
         """The call with all its parts. `turned`: its voice began, or is silent again."""
         log = structlog.get_logger("call").bind(call_id=offer.call_id)
         session = self.sessions.session(offer.call_id)
-        playout = Playout(MARK_DELAY_S + FILTER_DELAY_S, turned=turned)
+        playout = Playout(MARK_DELAY_S + FILTER_DELAY_S, turned, self.clocks)
         inbox = Inbox(playout, log)
         line = CallLine(offer.call_id, page=offer.facts.transport == "webrtc", telephones=self.telephones)
         memory = Memory(

@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping
 
 from gateway.errors import RpcError
 from gateway.hall.calls.call import Call
-from gateway.hall.parts.call_quality import CallQuality, QualityNote
+from gateway.hall.parts.call_quality import CallQuality
 from gateway.hall.parts.clocks import Clocks
 from gateway.ipc.envelope import Tell
 from gateway.ipc.line_messages import LineQuality, RtpMoved
 from gateway.ipc.rpc import Peer
 from gateway.store.call_record import OF_TARGET
 from gateway.store.sessions import Sessions
-from gateway.store.sound_track import LONGEST_S, quality_row
 
 
 class QualityDesk:
@@ -54,22 +53,14 @@ class QualityDesk:
         note = (CallQuality() if call is None else call.line.quality).take(told, self._clocks.monotonic())
         session = self._sessions.session(told.call_id)
         session.note(**note.facts)
-        self._track(call, note)
+        if call is not None and note.stretch is not None:
+            call.keep_point("quality", note.stretch)
         if note.event is not None:
             session.event("line_quality" if told.last else "quality", line=line.name, **note.event)
         if note.rated is not None:
             self._tell_front(note.rated)
         if call is not None and note.turned and note.event is not None:
             call.log.warning("call.poor" if call.line.quality.poor else "call.not_poor", **note.event)
-
-    def _track(self, call: Call | None, note: QualityNote) -> None:
-        """What came since the last word stands in the call's sound track, as long as it has one."""
-        now = self._clocks.time()
-        if call is None or note.stretch is None or now - call.offer.at > LONGEST_S:
-            return
-        row = quality_row(now, note.stretch)
-        if row is not None:
-            call.session.sound(row)
 
     def _of_target(self, line: Peer, call: Call | None, told: LineQuality, target: str) -> None:
         """The same of a target: its figures stand beside the caller's, and it makes no call a poor one."""

@@ -11,6 +11,7 @@ from typing import Protocol
 from gateway.hall.calls.call_ear import CallEar
 from gateway.hall.media.audio import HOUSE_HZ
 from gateway.hall.media.echo import EchoGuard
+from gateway.hall.media.leg import DUCKED, FULL
 from gateway.hall.media.rate import Rate
 from gateway.hall.parts.licence import Licence
 from gateway.hall.parts.playout import Playout
@@ -45,6 +46,10 @@ class Seat:
     """marked and sent, 24 kHz"""
     alarmed: bool = False
     """a frame could not be marked, and the call was told"""
+    ducked_at: float | None = None
+    """since when our voice is softer, monotonic; None: it is not"""
+    ducks: int = 0
+    """how often it was"""
 
     def move(self, rate: Rate) -> None:
         """The call's sound comes on a line of that rate from now on."""
@@ -53,7 +58,21 @@ class Seat:
         rate.reset(self.row)
         self.echo.reset(rate.rate_hz, self.played_samples)
 
-    def aim(self, gain: float) -> None:
+    def duck(self, at: float) -> None:
+        """Our voice is softer from the next frame on; `at`: now, monotonic."""
+        self._aim(DUCKED)
+        if self.ducked_at is None:
+            self.ducked_at = at
+            self.ducks += 1
+
+    def come_back(self) -> float | None:
+        """Our voice is as loud as it was made, from the next frame on. Returns since when it was softer,
+        monotonic; None: it was not."""
+        self._aim(FULL)
+        since, self.ducked_at = self.ducked_at, None
+        return since
+
+    def _aim(self, gain: float) -> None:
         """The gain that the call's leg ramps to within its next frame."""
         if self.rate is not None:
             self.rate.legs.aim(self.row, gain)
@@ -123,8 +142,8 @@ class Seated(Protocol):
     def hear_echo(self, delay_s: float) -> None:
         """The call's line sends us our own voice; told whenever that is found, a few times a call at most."""
 
-    def miss_mark(self, verdict: Detection) -> None:
-        """What the call was sent does not carry its mark."""
+    def judge_mark(self, verdict: Detection) -> None:
+        """Whether what the call was sent carries its mark: told of each window."""
 
     def keep_sound(self, row: str) -> None:
         """Some seconds of the call's sound track are over."""

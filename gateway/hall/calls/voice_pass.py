@@ -122,5 +122,5 @@ class VoicePass:
                 seat.count_spoken(FRAME)
                 frames.append(frame)
                 if seat.check.heard(hop, frame.samples):
-                    self.inspector.look(seat.check.take(), call.miss_mark, call.id)
+                    self.inspector.look(seat.check.take(), call.judge_mark, call.id)
         return frames, alarms

@@ -324,6 +324,7 @@ class Speech:
             case client.Words(item_id, delta):
                 reply = self._replies.current(item_id)
                 if reply is not None and not reply.item.cut:
+                    reply.item.times.note_word(self._clocks.monotonic())
                     reply.item.add_words(delta)
                     self._line.show_words(reply.item, False)
             case client.Created(response_id, item_id):

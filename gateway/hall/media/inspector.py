@@ -15,8 +15,8 @@ from watermark.selfcheck import Window
 
 log = structlog.get_logger("inspector")
 
-Missing = Callable[[Detection], None]
-"""Told the verdict on a window in which the mark was not found."""
+Told = Callable[[Detection], None]
+"""Told the verdict on a window."""
 
 
 class Inspector:
@@ -27,16 +27,16 @@ class Inspector:
         self.checked = 0
         """windows that were looked into"""
 
-    def look(self, sent: Window, missing: Missing, call_id: str) -> None:
+    def look(self, sent: Window, told: Told, call_id: str) -> None:
         """Has `sent` looked into soon. The hot path calls this: the thread's queue, which has a lock, comes
         after the pass."""
-        asyncio.get_running_loop().call_soon(self._begin, sent, missing, call_id)
+        asyncio.get_running_loop().call_soon(self._begin, sent, told, call_id)
 
-    def _begin(self, sent: Window, missing: Missing, call_id: str) -> None:
+    def _begin(self, sent: Window, told: Told, call_id: str) -> None:
         judged = asyncio.get_running_loop().run_in_executor(self._thread, sent.verdict)
-        judged.add_done_callback(partial(self._judged, missing, call_id))
+        judged.add_done_callback(partial(self._judged, told, call_id))
 
-    def _judged(self, missing: Missing, call_id: str, judged: asyncio.Future[Detection]) -> None:
+    def _judged(self, told: Told, call_id: str, judged: asyncio.Future[Detection]) -> None:
         if judged.cancelled():
             return
         if (error := judged.exception()) is not None:
@@ -44,9 +44,7 @@ class Inspector:
             log.error("mark.not_looked_for", call_id=call_id, error=f"{type(error).__name__}: {error}")
             return
         self.checked += 1
-        verdict = judged.result()
-        if not verdict.detected:
-            missing(verdict)
+        told(judged.result())
 
     def close(self) -> None:
         """Waits for nothing: windows that nobody looked into yet are forgotten."""

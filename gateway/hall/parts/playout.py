@@ -7,6 +7,7 @@ the line says that it played it, so that an interrupted reply is cut at what the
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import numpy as np
 
 from gateway.errors import VoicegateError
 from gateway.hall.media.audio import FRAME_S, HOUSE_HZ, Floats
+from gateway.hall.parts.clocks import Clocks
 
 FRAME: Final = round(HOUSE_HZ * FRAME_S)
 """Samples of a 20 ms frame at 24 kHz."""
@@ -27,6 +29,37 @@ LOST_S: Final = 0.3
 
 class PlayoutFull(VoicegateError):
     """More than `CAPACITY_S` of sound would wait: the engine ignores its lead."""
+
+
+@dataclass(slots=True)
+class ItemTimes:
+    """When what happened to an item, monotonic; None: not yet, or never."""
+
+    word: float | None = None
+    """its first words came"""
+    sound: float | None = None
+    """its first sound came, and waits to be played"""
+    frame: float | None = None
+    """its first frame went to the line"""
+    wire: float | None = None
+    """the line told that it had played it: a tick (20 ms) after that, at most"""
+
+    def note_word(self, at: float) -> None:
+        """Words came; those after the first change nothing, as with the others."""
+        if self.word is None:
+            self.word = at
+
+    def note_sound(self, at: float) -> None:
+        if self.sound is None:
+            self.sound = at
+
+    def note_frame(self, at: float) -> None:
+        if self.frame is None:
+            self.frame = at
+
+    def note_wire(self, at: float) -> None:
+        if self.wire is None:
+            self.wire = at
 
 
 @dataclass(slots=True, eq=False)
@@ -57,6 +90,7 @@ class Item:
     """Its first frame was played, or none ever will be."""
     done: asyncio.Event = field(default_factory=asyncio.Event)
     """All of it was played, or it was cut."""
+    times: ItemTimes = field(default_factory=ItemTimes)
 
     def add_words(self, more: str) -> None:
         """It goes on with these."""
@@ -80,8 +114,11 @@ class Playout:
     """The queue of one call. `delay_s` is what marking and the rate change add behind it; `turned` is called
     on the hot path when something begins to be heard, and when nothing is any more."""
 
-    def __init__(self, delay_s: float, turned: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self, delay_s: float, turned: Callable[[], object] = lambda: None, clocks: Clocks = time
+    ) -> None:
         self._turned = turned
+        self._clocks = clocks
         self.heard_now = False
         """the caller hears something of ours, or would but for a gap"""
         self._delay = round(delay_s * HOUSE_HZ)
@@ -117,6 +154,7 @@ class Playout:
         if not item.queued:
             self._open.append(item)
             self.busy = True
+            item.times.note_sound(self._clocks.monotonic())
         item.queued += len(samples)
         item.ready.set()
         self._waiting.append((item, samples))
@@ -156,6 +194,8 @@ class Playout:
         if len(samples) > FRAME:
             frame = samples[:FRAME]
             self._waiting[0] = (item, samples[FRAME:])
+            if not item.pulled:
+                item.times.note_frame(self._clocks.monotonic())
             item.pulled += FRAME
             self.own_samples += FRAME * item.own
             filled = FRAME
@@ -175,6 +215,8 @@ class Playout:
             take = min(FRAME - filled, len(samples))
             frame[filled : filled + take] = samples[:take]
             filled += take
+            if not item.pulled:
+                item.times.note_frame(self._clocks.monotonic())
             item.pulled += take
             self.own_samples += take * item.own
             if take == len(samples):
@@ -194,6 +236,8 @@ class Playout:
     def _report(self, upto: int) -> None:
         while self._trail and self._trail[0][0] <= upto:
             _, item, reached = self._trail.popleft()
+            if not item.reached:
+                item.times.note_wire(self._clocks.monotonic())
             item.reached = reached
             item.started.set()
             if not self.heard_now:

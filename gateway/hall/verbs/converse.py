@@ -14,7 +14,6 @@ from gateway.dialplan.plan_languages import ELSE, UNSPOKEN
 from gateway.hall.calls.call import Call
 from gateway.hall.dialogue.caller_language import CallerLanguage
 from gateway.hall.dialogue.early_words import EarlyWords
-from gateway.hall.media.leg import DUCKED, FULL
 from gateway.hall.media.turns import TurnEvent
 from gateway.hall.parts.inbox import (
     CallEnded,
@@ -97,7 +96,7 @@ class Conversation:
                 words.forget()
             call.ear.ignore()
             call.ear.yield_floor()
-            call.seat.aim(FULL)
+            call.come_back()
             self._exchanges.close()
 
     def _say(self, text: str) -> Item:
@@ -129,7 +128,7 @@ class Conversation:
     async def _goodbye(self, why: str) -> None:
         call = self._call
         call.ear.ignore()
-        call.seat.aim(FULL)
+        call.come_back()
         call.session.event("goodbye", why=why)
         await call.played(self._say(self._verb.goodbye))
         raise CallEnded(CallEnding(End.VOICE))
@@ -168,7 +167,7 @@ class Conversation:
             call.ear.restart_silence()
             return
         call.speech.cut()
-        call.seat.aim(FULL)
+        call.come_back()
         match wish.act:
             case "mute":
                 self._muted = True
@@ -191,15 +190,15 @@ class Conversation:
         match turn.event:
             case TurnEvent.ONSET:
                 if call.playout.busy:
-                    call.seat.aim(DUCKED)
+                    call.duck()
             case TurnEvent.SPEECH:
                 if call.playout.busy or self._exchanges.awaits_reply:
                     await self._barge_in(turn)
             case TurnEvent.TRIFLE:
-                call.seat.aim(FULL)
+                call.come_back()
                 call.speech.clear()
             case TurnEvent.END:
-                call.seat.aim(FULL)
+                call.come_back()
                 self._silences = 0
                 if self._foreign:
                     call.speech.clear()
@@ -210,7 +209,7 @@ class Conversation:
     async def _barge_in(self, turn: CallerTurn) -> None:
         call = self._call
         items = call.speech.cut()
-        call.seat.aim(FULL)
+        call.come_back(cut=True)
         call.session.event(
             "barge_in", onset_to_cut_s=round(turn.duration_s, 3), heard_s=[round(i.heard_s, 2) for i in items]
         )
@@ -274,7 +273,7 @@ class Conversation:
             return False
         call.session.event("tool", name=tool.name)
         call.ear.ignore()
-        call.seat.aim(FULL)
+        call.come_back()
         await call.played(tool.item)
         if tool.name == INTENT:
             await self._disclose_again()
@@ -297,7 +296,7 @@ class Conversation:
             return
         call.ear.hold_floor()
         call.ear.forget_turn()
-        call.seat.aim(FULL)
+        call.come_back()
         item = call.speech.say(told.text)
         try:
             await call.played(item)

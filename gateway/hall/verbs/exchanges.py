@@ -41,6 +41,20 @@ class CallerExchange:
     played: float | None = None
     """when the reply was first heard"""
 
+    @property
+    def course_s(self) -> dict[str, float]:
+        """The reply's way, each stage by when it was over, from the end of the caller's speech on."""
+        times = self.item.times
+        stages = {
+            "endpoint": self.endpoint,
+            "asked": self.committed,
+            "word": times.word,
+            "sound": times.sound,
+            "frame": times.frame,
+            "wire": times.wire,
+        }
+        return {stage: at - self.speech_ended for stage, at in stages.items() if at is not None}
+
 
 class Exchanges:
     """One conversation's. `close` notes what is still open."""
@@ -91,11 +105,9 @@ class Exchanges:
     async def _follow(self, exchange: CallerExchange) -> None:
         """Tells the turn's latencies by stage when its reply begins; writes the turn down when it is over."""
         call, item = self._call, exchange.item
-        await item.ready.wait()
-        ready = call.clocks.monotonic()
         await item.started.wait()
-        played = call.clocks.monotonic()
-        if item.reached:
+        ready, played = item.times.sound, item.times.wire
+        if ready is not None and played is not None:
             exchange.played = played
             exchange.latency_s = {
                 "endpointing": exchange.endpoint - exchange.speech_ended,
@@ -126,6 +138,8 @@ class Exchanges:
             heard_s=item.heard_s,
             interrupted=item.cut,
             latency_ms={stage: seconds * 1000 for stage, seconds in exchange.latency_s.items()},
+            speech_ended_at=since_zero + exchange.speech_ended,
+            course_ms={stage: seconds * 1000 for stage, seconds in exchange.course_s.items()},
         )
         self._call.notes.add(
             NotedTurn(

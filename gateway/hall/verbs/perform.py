@@ -32,7 +32,6 @@ from gateway.dialplan.spoken_texts import first_words
 from gateway.errors import PlayedFileError
 from gateway.hall.calls.call import CONFIRMED_WITHIN_S, STARTED_WITHIN_S, Call
 from gateway.hall.dialogue.recorded_sounds import RecordedSounds
-from gateway.hall.media.leg import FULL
 from gateway.hall.parts.inbox import CallEnded, EngineGone, Refused
 from gateway.hall.parts.playout import Item
 from gateway.hall.verbs.converse import Conversation
@@ -87,7 +86,7 @@ async def perform(call: Call, recordings: Path, follow: Follow, recorded: Record
 async def _farewell(call: Call, refusal: Refused) -> None:
     """What is said when the engine cannot: a text rendered long ago. Then the call is over."""
     call.session.event("engine_refused", code=refusal.code, message=refusal.message)
-    call.seat.aim(FULL)
+    call.come_back()
     for text in (*_untold(call), _last_words(call, refusal.code)):
         item = call.speech.own.prompt(text)
         if item is None:

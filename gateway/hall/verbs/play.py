@@ -11,7 +11,6 @@ from gateway.dialplan import Playback
 from gateway.hall.calls.call import Call
 from gateway.hall.dialogue.recorded_sounds import Pcm
 from gateway.hall.media.audio import HOUSE_HZ
-from gateway.hall.media.leg import DUCKED, FULL
 from gateway.hall.media.turns import TurnEvent
 from gateway.hall.parts.inbox import Dtmf
 from gateway.hall.parts.playout import Item
@@ -71,7 +70,7 @@ class Player:
                 timer.cancel()
             call.ear.notice(None)
             call.ear.yield_floor()
-            call.seat.aim(FULL)
+            call.come_back(cut=self._by == "speech")
             ended = self._by or ("end" if item.whole else "cut")
             call.session.event(
                 "played", file=verb.file, text=verb.text, heard_s=round(item.heard_s, 2), ended=ended
@@ -86,11 +85,11 @@ class Player:
         """What the caller's sound came to since the last look."""
         noticed, self._noticed = self._noticed, None
         if noticed is TurnEvent.ONSET:
-            self._call.seat.aim(DUCKED)
+            self._call.duck()
         elif noticed is TurnEvent.SPEECH:
             self._stop("speech")
         elif noticed is not None:
-            self._call.seat.aim(FULL)
+            self._call.come_back()
 
     def _stop(self, by: str) -> None:
         self._by = by

@@ -221,7 +221,7 @@ async def test_each_word_is_a_point_of_the_calls_track(house: House) -> None:
         await says(house, told.next(lost=lost))
         await asyncio.sleep(10.0)
     await says(house, told.next(lost=100, target="office"))
-    points = house.sound(phone).quality
+    points = house.sound(phone).points["quality"]
     assert [point["loss_percent"] for point in points] == [0.0, 2.0, 0.0], "and none of a target's"
     assert [point["at"] - house.loop.wall() for point in points] == pytest.approx([-30, -20, -10], abs=0.1)
     assert len(house.events(phone, "quality")) == 1, "events are still told once a minute"

@@ -488,6 +488,40 @@ async def test_the_latency_of_a_turn_is_split_by_stage(house: House) -> None:
     assert bot["latency_ms"]["whole"] == pytest.approx(latency["whole"] * 1000, abs=1)
 
 
+async def test_the_course_of_a_reply_is_one_line_from_the_speech_to_the_wire(house: House) -> None:
+    house.engine.think_s = 0.5
+    phone = await talking(house)
+    phone.speak(1.0)
+    await house.until(lambda: not phone.speaking)
+    ended_at, began = house.loop.wall(), len(phone.heard)
+    await house.until(lambda: phone.heard_s(began) > 0.01)
+    heard_at = house.loop.wall()
+    await house.until(lambda: house.events(phone, "turn"))
+    bot = house.events(phone, "turn")[1]
+    course = bot["course_ms"]
+    assert bot["speech_ended_at"] == pytest.approx(ended_at, abs=0.07)
+    assert list(course) == ["endpoint", "asked", "word", "sound", "frame", "wire"]
+    times = list(course.values())
+    assert times == sorted(times)
+    assert course["endpoint"] == pytest.approx(bot["latency_ms"]["endpointing"], abs=1)
+    assert course["sound"] - course["asked"] == pytest.approx(500, abs=30)
+    assert course["wire"] == pytest.approx(bot["latency_ms"]["whole"], abs=1)
+    assert bot["speech_ended_at"] + course["wire"] / 1000 == pytest.approx(heard_at, abs=0.05)
+
+
+async def test_a_reply_that_never_sounds_has_the_course_that_it_had(house: House) -> None:
+    phone = await talking(house)
+    house.engine.think_s = 30.0
+    phone.speak(1.0)
+    await house.until(lambda: house.engine.told("commit"))
+    await asyncio.sleep(0.2)
+    await house.hang_up(phone)
+    await house.over(phone)
+    bot = house.events(phone, "turn")[1]
+    assert list(bot["course_ms"]) == ["endpoint", "asked"]
+    assert "latency_ms" not in bot
+
+
 async def test_a_turn_is_written_down_when_the_caller_hangs_up_in_the_reply(house: House) -> None:
     house.engine.hears = ["a question"]
     house.engine.answers = [scripted.Answer("a long answer " * 5)]

@@ -48,8 +48,8 @@ async def look(inspector: Inspector, *verdicts: Detection | None) -> list[Detect
     return told
 
 
-async def test_only_a_mark_that_is_missing_is_told(inspector: Inspector) -> None:
-    assert await look(inspector, FOUND, MISSING, FOUND) == [MISSING]
+async def test_each_verdict_is_told(inspector: Inspector) -> None:
+    assert await look(inspector, FOUND, MISSING, FOUND) == [FOUND, MISSING, FOUND]
     assert inspector.checked == 4
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from gateway.dialplan import Answer, Say
 from gateway.hall.calls.sound_meter import UNDERRUN, SoundMeter
 from gateway.store.sound_track import FLAGS, LONGEST_S, ROW_STEPS, STEP_S, SoundTrack, TrackPart, read_track
+from tests.gateway.hall import virtual_hall as scripted
 from tests.gateway.hall.test_converse import talking
 from tests.gateway.hall.test_resume import back, interrupted
 from tests.gateway.hall.virtual_hall import WORD_S, House, Phone
@@ -60,11 +62,14 @@ async def test_both_sides_stand_where_they_were_heard(house: House) -> None:
 async def test_a_duck_is_shown_by_its_flag_and_by_the_level(house: House) -> None:
     phone = await house.ring(Answer(), LONG)
     await house.until(lambda: phone.heard_s() > 1.0)
-    house.call(phone).seat.aim(0.2)
+    house.call(phone).duck()
     await asyncio.sleep(1.0)
-    house.call(phone).seat.aim(1.0)
+    house.call(phone).come_back()
     await asyncio.sleep(1.0)
-    (part,) = (await hung_up(house, phone)).parts
+    track = await hung_up(house, phone)
+    (part,) = track.parts
+    (duck,) = track.points["ducks"]
+    assert (duck["seconds"], duck["cut"]) == (1.0, 0)
     ducked = [at for at, flags in enumerate(part.flags) if flags & FLAGS["ducked"]]
     assert len(ducked) * STEP_S == pytest.approx(1.0, abs=0.25)
     full, low = part.voice[ducked[0] - 3], part.voice[ducked[5]]
@@ -135,16 +140,62 @@ async def test_a_stalled_hall_moves_nothing(house: House) -> None:
     assert flagged(parts[1], "speech")[0] == pytest.approx(spoke_at, abs=0.2)
 
 
+async def test_what_comes_of_a_duck_is_kept(house: House) -> None:
+    house.engine.answers = [scripted.Answer("a long answer " * 8)]
+    phone = await talking(house)
+    phone.speak(1.0)
+    await house.until(lambda: house.call(phone).playout.heard_now)
+    await asyncio.sleep(1.0)
+    phone.speak(0.12)
+    await asyncio.sleep(2.0)
+    assert [duck["cut"] for duck in house.sound(phone).points["ducks"]] == [0], "a cough"
+    phone.speak(1.0)
+    await asyncio.sleep(2.0)
+    _, cut = house.sound(phone).points["ducks"]
+    assert cut["cut"] == 1
+    (barge_in,) = house.events(phone, "barge_in")
+    assert cut["seconds"] == pytest.approx(barge_in["onset_to_cut_s"], abs=0.1)
+
+
+async def test_each_look_for_the_mark_is_kept(house: House) -> None:
+    phone = await house.ring(Answer(), LONG)
+    await house.until(lambda: len(house.sound(phone).points["marks"]) == 2, within_s=40.0)
+    assert [mark["found"] for mark in house.sound(phone).points["marks"]] == [1, 1]
+    house.bank.lies = True
+    assert await house.over(phone) == "failed: the voice may not be used: no mark"
+    *_, last = house.sound(phone).points["marks"]
+    assert last["found"] == 0
+    assert last["score"] < house.sound(phone).points["marks"][0]["score"]
+
+
+async def test_a_grant_is_an_event_and_each_renewal_a_point(house: House) -> None:
+    began_at = house.loop.wall()
+    phone = await house.ring(Answer(), LONG)
+    await asyncio.sleep(35.0)
+    (grant,) = house.events(phone, "grant")
+    assert (grant["voice"], grant["purpose"], grant["route"]) == ("heart", "support", "demo")
+    assert grant["until"] == pytest.approx(began_at + 60.0, abs=0.1)
+    points = house.sound(phone).points["grants"]
+    assert [point["renewed"] for point in points] == [0, 1]
+    assert [point["until"] - point["at"] for point in points] == pytest.approx([60.0, 60.0], abs=0.2)
+    assert "eyJ" not in str(house.memory.lists), "a grant's token is a secret"
+
+
 async def test_forty_calls_do_not_write_all_in_one_pass(house: House) -> None:
-    writes: list[tuple[float, int]] = []
     phones = [await house.ring(Answer(), LONG) for _ in range(40)]
-    for row in range(40):
-        call = house.call(phones[row])
-        call.session.sound = lambda _, at=row: writes.append((house.loop.time(), at))  # type: ignore[method-assign, misc]
+    writes: list[tuple[float, str]] = []
+    put = house.memory.put
+
+    def noting(commands: Any, *, important: bool = False) -> None:
+        for name, key, *words in commands:
+            if name == "RPUSH" and " marks " not in words[0] and " grants " not in words[0]:
+                writes.append((house.loop.time(), key))
+        put(commands, important=important)
+
+    house.memory.put = noting  # type: ignore[method-assign]
     await asyncio.sleep(12.0)
-    together = max(sum(at == other for other, _ in writes) for at, _ in writes)
-    assert together == 1, "each in its turn, by its row"
-    assert {row for _, row in writes} == set(range(40))
+    assert max(Counter(at for at, _ in writes).values()) == 1, "each in its turn, by its row"
+    assert {key for _, key in writes} == {f"vg:sound:{phone.call_id}" for phone in phones}
 
 
 # ── the meter by itself ──────────────────────────────────────────────────────────────────────────────────

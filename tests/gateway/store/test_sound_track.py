@@ -10,11 +10,11 @@ from gateway.store.call_events import SoundRated
 from gateway.store.sound_track import (
     FLAGS,
     NOTHING,
-    QUALITY,
+    POINTS,
     ROW_STEPS,
     STEP_S,
     end_row,
-    quality_row,
+    point_row,
     read_track,
     steps_row,
 )
@@ -33,6 +33,9 @@ def test_levels_and_flags_come_back() -> None:
             {"began_at": AT, "caller": [-12, None, -96], "voice": [-20, None, -96], "flags": [3, 0, 64]}
         ],
         "quality": [],
+        "marks": [],
+        "grants": [],
+        "ducks": [],
         "ended_early": False,
     }
     assert json.loads(json.dumps(read)) == read
@@ -65,13 +68,20 @@ def test_a_clock_that_runs_wrong_moves_no_step_far() -> None:
             assert min(abs(drawn - start) for start in starts) < 2 * STEP_S
 
 
-def test_quality_and_an_early_end() -> None:
-    row = quality_row(AT, {"loss_percent": 1.5, "far_jitter_ms": None, "mos": 4.1, "line": "n0"})
+def test_points_and_an_early_end() -> None:
+    row = point_row(AT, "quality", {"loss_percent": 1.5, "far_jitter_ms": None, "mos": 4.1, "line": "n0"})
+    later, mark = (point_row(AT + at, "marks", {"score": 31.2, "found": True}) for at in (1, 0))
+    grant = point_row(AT, "grants", {"until": AT + 60, "renewed": False})
     assert row is not None
-    read = read_track([row, end_row(AT + 1)])
-    assert read.quality == ({"at": AT, "loss_percent": 1.5, "mos": 4.1},)
+    assert later is not None
+    assert mark is not None
+    assert grant is not None
+    read = read_track([later, row, grant, end_row(AT + 1), mark])
+    assert read.points["quality"] == [{"at": AT, "loss_percent": 1.5, "mos": 4.1}]
+    assert read.points["marks"] == [{"at": at, "score": 31.2, "found": 1} for at in (AT, AT + 1)]
+    assert read.points["grants"] == [{"at": AT, "until": AT + 60, "renewed": 0}]
     assert read.ended_early
-    assert quality_row(AT, {"line": "n0"}) is None
+    assert point_row(AT, "quality", {"line": "n0"}) is None
 
 
 HUGE = "9" * 400
@@ -86,15 +96,16 @@ HUGE = "9" * 400
         f"{AT} END",
         f"{AT} quality {'[' * 100_000}", f'{AT} quality {{"mos": "4"}}', f'{AT} quality {{"mos": NaN}}',
         f'{AT} quality {{"mos": {HUGE}}}', f'{AT} quality {{"mos": true}}', f'{AT} quality {{"words": 1}}',
+        f"{AT} marks 1", f"{AT} grants {{}}", f'{AT} sum {{"score": 1}}',
     ],
-    ids=range(27),
+    ids=range(30),
 )  # fmt: skip
 def test_what_is_not_a_row_of_ours_is_left_out(row: str) -> None:
     read = read_track([row, steps_row(AT, LOUD)])
     assert [part.caller for part in read.parts] == [[-12]]
-    assert read.quality == ()
+    assert not any(read.points.values())
     assert not read.ended_early
 
 
 def test_quality_has_the_names_of_the_event() -> None:
-    assert set(QUALITY) <= set(SoundRated.__dataclass_fields__)
+    assert set(POINTS["quality"]) <= set(SoundRated.__dataclass_fields__)
