@@ -93,7 +93,12 @@ class Session:
         )
 
     def sound(self, row: str) -> None:
-        """Keeps a row of the call's sound track (`gateway.store.sound_track`); one that is lost is a gap."""
+        """Keeps a row of the call's sound track (`gateway.store.sound_track`); one that is lost is a gap.
+
+        While Redis is away, rows take half of the queue at most: the other half is for events.
+        """
+        if self._living.crowded:
+            return
         key = sound_key(self.call_id)
         self._living.put(("RPUSH", key, row), ("EXPIRE", key, self._living.ttl))
 

@@ -44,6 +44,11 @@ class LivingCalls:
         """The call lives here no longer."""
         self._ids.discard(call_id)
 
+    @property
+    def crowded(self) -> bool:
+        """Redis takes nothing, or not enough: what can be missed need not be put."""
+        return self._writer.crowded
+
     def put(self, *commands: Command, important: bool = False) -> None:
         """Hands one write about a call to the writer; see there what `important` is."""
         self._writer.put(commands, important=important)

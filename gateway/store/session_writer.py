@@ -75,6 +75,11 @@ class Writer:
         return len(self._waiting) + len(self._batch)
 
     @property
+    def crowded(self) -> bool:
+        """So much waits that what can be missed should leave the rest of the room to others."""
+        return 2 * self.waiting >= self._capacity
+
+    @property
     def down(self) -> bool:
         """True while Redis does not take writes."""
         return self._down

@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from redis import Redis
 
 from gateway.cli.caller.call_request import CODECS, CallRequest
 from gateway.cli.caller.testphone import place_call, place_calls
+from gateway.config.runtime import runtime_for
+from gateway.store.sound_track import FLAGS, STEP_S, SoundTrack, read_track, sound_key
 from tests.e2e.conftest import loudness
 from tests.e2e.gateway_process import House
 from tests.needs import need_sounds
@@ -55,9 +59,31 @@ def test_speaking_over_it_silences_it_and_is_told_to_the_engine(
     long_question = say("excuse me, excuse me, what is your address, tell me, where are you")
     report = place_call(house.uri, script=[long_question], record=record, duration_s=12, at_s=7.5)
     assert report.answered
-    events = house.get(f"/api/calls/{_last(house)['call_id']}")["events"]
+    call_id = _last(house)["call_id"]
+    house.wait_for("the session's end", lambda: _last(house)["state"] == "ended")
+    events = house.get(f"/api/calls/{call_id}")["events"]
     kinds = [event["kind"] for event in events]
     assert "barge_in" in kinds, kinds
+    assert kinds.count("grant") == 1
+    barge_in_at = next(event["at"] for event in events if event["kind"] == "barge_in")
+    track = _sound(house, call_id)
+    assert not track.ended_early
+    loud, speech, playing, ducked = [], [], [], []
+    for part in track.parts:
+        for step, (caller, voice, flags) in enumerate(zip(part.caller, part.voice, part.flags, strict=True)):
+            at = part.began_at + STEP_S * step
+            loud += [at] * (caller is not None and caller > -45)
+            speech += [at] * bool(flags & FLAGS["speech"])
+            playing += [at] * bool(flags & FLAGS["playing"] and voice is not None and voice > -60)
+            ducked += [at] * bool(flags & FLAGS["ducked"])
+    assert len(loud) * STEP_S > 2, "the caller's question"
+    assert len(playing) * STEP_S > 5, "the disclosure, and the greeting's beginning"
+    assert ducked
+    assert ducked[0] - 0.5 < barge_in_at < ducked[-1] + 0.5, "ducked, and then cut"
+    assert speech[0] < barge_in_at
+    assert {duck["cut"] for duck in track.points["ducks"]} >= {1}
+    ended_at = next(event["at"] for event in events if event["kind"] == "ended")
+    assert track.parts[-1].ends_at == pytest.approx(ended_at, abs=1.0), "the track is as long as the call"
 
 
 def test_nobody_answers_an_unknown_number(house: House) -> None:
@@ -76,6 +102,14 @@ def test_the_call_is_in_the_api_the_registry_and_the_metrics(house: House) -> No
     assert call["voice"] == "heart"
     assert re.search(r"^voicegate_\w*calls\w*(\{.*\})? [1-9]", house.get("/metrics"), re.MULTILINE)
     assert house.ready()
+
+
+def _sound(house: House, call_id: str) -> SoundTrack:
+    with Redis(
+        unix_socket_path=str(runtime_for(house.folder / "data").redis), decode_responses=True
+    ) as redis:
+        rows: Any = redis.lrange(sound_key(call_id), 0, -1)
+        return read_track(rows)
 
 
 def _last(house: House) -> dict[str, str]:

@@ -284,7 +284,7 @@ class Call:
         scope = grant.scope
         self.session.event(
             "grant", grant=grant.jti, voice=scope.voice, purpose=scope.purpose, route=scope.dialplan,
-            language=scope.language, until=grant.expires_at,
+            language=scope.language, until=round(grant.expires_at, 3),
         )  # fmt: skip
 
     def mute(self, reason: str) -> None:

@@ -260,6 +260,7 @@ class Memory:
         self.hashes: dict[str, dict[str, str]] = {}
         self.streams: dict[str, list[tuple[str, dict[str, Any]]]] = {}
         self.lists: dict[str, list[str]] = {}
+        self.crowded = False
         self.living = LivingCalls(self, 60.0)  # type: ignore[arg-type]  # all that it uses of a writer
         self.away = False
 

@@ -267,6 +267,26 @@ async def test_when_full_unimportant_writes_go_first_and_are_counted(valkey: Val
     await redis.aclose()
 
 
+async def test_rows_of_sound_leave_half_of_the_room_to_events(valkey: Valkey) -> None:
+    valkey.stop()
+    redis = Redis.from_url(valkey.url, decode_responses=True)
+    writer = Writer(redis, "w", RedisWatch("redis://x"), capacity=40)
+    writer.start()
+    call = Sessions(redis, writer, RedisWatch(valkey.url), 100.0).session("c1")
+    for second in range(100):
+        call.sound(steps_row(1.0 + 5 * second, b"\x0c\x14\x01" * 50))
+    for _ in range(20):
+        call.event("dtmf", digit="5")
+    assert writer.lost == 0
+    valkey.start()
+    await asyncio.wait_for(writer.flush(), HANGS_S)
+    kept: Any = redis.llen("vg:sound:c1")
+    told: Any = redis.xlen("vg:events:c1")
+    assert (await kept, await told) == (20, 20)
+    await writer.close(1)
+    await redis.aclose()
+
+
 async def test_a_write_that_redis_refuses_spoils_no_other(valkey: Valkey, raw: Any) -> None:
     await raw.set("text", "no list")
     writer = Writer(raw, "w", RedisWatch("redis://x"))
