@@ -95,7 +95,10 @@ class Router(Protocol):
     def target_of(self, call_id: str, target: str) -> str | Refuse:
         """Where a target of the dialplan is that a running call may be handed to: the text of `[targets]`."""
 
-    def refused(self, call: RefusedInvite) -> None:
-        """A caller hears that its call is not taken; told once for each call."""
+    def refused(self, call: RefusedInvite) -> str | None:
+        """A caller hears that its call is not taken; told once for each call.
+
+        The id under which the call is remembered; None: there are too many, and its messages are not kept.
+        """
 
     async def ended(self, call_id: str, how: CallEnding) -> None: ...

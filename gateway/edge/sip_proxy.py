@@ -242,7 +242,7 @@ class Edge:
         if isinstance(message, Request):
             flow = way_back(message.headers["Via"], flow)
         try:
-            self._callers.take(message, flow)
+            self._callers.take(message, flow, data)
         except Exception:  # no message may end the edge
             self._doors.dropped["malformed"] += 1
             log.exception("edge.message_failed", source=flow.host, **self._about(message))

@@ -20,6 +20,7 @@ from typing import Any, Final, Literal
 
 from redis.exceptions import ResponseError
 
+from gateway.ipc.wire_message import PROTOCOLS, WireMessage
 from gateway.store.call_record import read_json
 from gateway.store.living_calls import LivingCalls, ladder_keys, log_keys
 
@@ -37,24 +38,6 @@ MAX_TEXT: Final = 4096
 MAX_FIELDS: Final = 1024
 """Bytes of one line of the log, as JSON."""
 MAX_NAME: Final = 256
-PROTOCOLS: Final = frozenset({"udp", "tcp", "tls", "ws", "wss", "http"})
-
-
-@dataclass(frozen=True, slots=True)
-class WireMessage:
-    """A message on its way: what it says is blanked and clipped by whoever makes this."""
-
-    at: float
-    """seconds since the epoch"""
-    sender: str
-    receiver: str
-    """"caller", "us", the name of a trunk or of a telephone's user"""
-    protocol: str
-    """one of `PROTOCOLS`"""
-    first: str
-    """its first line"""
-    text: str
-    """all of it, the first line too"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +93,7 @@ class Trails:
             "at": round(message.at, 4), "from": message.sender, "to": message.receiver,
             "protocol": message.protocol, "first": message.first, "text": message.text,
         }  # fmt: skip
-        self._put(call_id, entry, under_way=under_way)
+        self._put(call_id, entry, under_way=under_way, left_out=message.left_out)
 
     def line(self, call_id: str, line: LogLine) -> None:
         """Puts a line on the call's log."""
@@ -118,12 +101,15 @@ class Trails:
             "at": round(line.at, 4), "process": line.process, "level": line.level, "event": line.event,
             "fields": line.fields,
         }  # fmt: skip
-        self._put(call_id, entry, under_way=False)
+        self._put(call_id, entry)
 
-    def _put(self, call_id: str, entry: dict[str, Any], *, under_way: bool) -> None:
+    def _put(
+        self, call_id: str, entry: dict[str, Any], *, under_way: bool = False, left_out: int = 0
+    ) -> None:
         kept = self._kept.get(call_id)
         if kept is None:
             kept = self._kept[call_id] = _Kept(self._first if under_way else 0, 0, 0.0)
+        kept.count += left_out
         kept.expires_at = time.monotonic() + self._ttl_s
         text = json.dumps({"n": kept.count, **entry}, separators=(",", ":"), default=str)
         kept.count += 1

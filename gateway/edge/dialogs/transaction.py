@@ -253,11 +253,16 @@ class Transactions:
 
     def take(self, response: Response, flow: Flow) -> bool:
         """Gives a response to its request; False when it has none, or comes from elsewhere."""
-        sent = self._sent.get((branch_of(response), response.cseq.method))
-        if sent is None or not sent.flow.same_peer(flow):
+        sent = self.awaiting(response, flow)
+        if sent is None:
             return False
         sent.take(response)
         return True
+
+    def awaiting(self, response: Response, flow: Flow) -> Sent | None:
+        """The request that a response is for; None when it has none, or comes from elsewhere."""
+        sent = self._sent.get((branch_of(response), response.cseq.method))
+        return sent if sent is not None and sent.flow.same_peer(flow) else None
 
     def toward(self, transport: str, host: str, port: int) -> Iterator[Sent]:
         """What is under way to that peer, unanswered."""

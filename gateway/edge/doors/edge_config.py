@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.config.certificate import Trust, asking
+from gateway.edge.dialogs.wire_tap import OnWire
 from gateway.edge.doors.attestation import SignedCalls
 from gateway.edge.doors.digest import HashOf, MayOmitQop
 from gateway.edge.doors.srtp_policy import SrtpPolicy
@@ -64,6 +65,8 @@ class EdgeConfig:
     notice: SpeechNotice | None = None
     """what answers say of the voice, for machines; None: nothing"""
     srtp: SrtpPolicy = field(default_factory=SrtpPolicy)
+    on_wire: OnWire | None = None
+    """hears of each message of a call; None: nobody does"""
 
     @property
     def families(self) -> Set[str]:

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from gateway.edge.flows.peer_certificate import certificate_of
-from gateway.edge.flows.transport import Flow, Receive, bound, plain_host
+from gateway.edge.flows.transport import Flow, Receive, SentEar, bound, plain_host
 
 log = structlog.get_logger("edge")
 
@@ -36,10 +36,11 @@ Peer = tuple[str, str, int]
 
 
 class Connections:
-    """Those that are open. `lost` is told of each that ended."""
+    """Those that are open. `lost` is told of each that ended, `sent` hears what goes out by them."""
 
-    def __init__(self, receive: Receive, lost: Callable[[Flow], None]) -> None:
+    def __init__(self, receive: Receive, lost: Callable[[Flow], None], sent: SentEar | None = None) -> None:
         self.receive = receive
+        self.sent = sent
         self._lost = lost
         self._flows: dict[Peer, Flow] = {}
         self._from: Counter[str] = Counter()
@@ -147,7 +148,7 @@ class StreamPort:
             offer = self._offer
             if offer is not None and not await self._shake_hands(writer, offer.context()):
                 return
-            flow = Flow(self._transport, host, port, writer.transport)
+            flow = Flow(self._transport, host, port, writer.transport, sent=self._connections.sent)
             flow.certificate = certificate_of(writer.get_extra_info("ssl_object"))
             flow.names = frozenset() if flow.certificate is None else flow.certificate.names
             if offer is not None and not offer.admits(flow):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from gateway.edge.flows.connections import IDLE_S, MAX_HEAD, Connections, StreamPort, TlsOffer
-from gateway.edge.flows.transport import Flow, Receive, UdpPort, plain_host
+from gateway.edge.flows.transport import Flow, Receive, SentEar, UdpPort, plain_host
 from gateway.errors import NoFlow
 from model.tasks import Tasks
 
@@ -27,7 +27,7 @@ _Way = tuple[str, str, int, str, ssl.SSLContext | None]
 class PeerPorts:
     """UDP, TCP, TLS, what we opened, and browsers' WebSockets, which the HTTP server has at `web_ports`.
 
-    `trust` makes what certificates of others are checked by.
+    `trust` makes what certificates of others are checked by; `sent` hears what goes out.
     """
 
     def __init__(
@@ -36,9 +36,10 @@ class PeerPorts:
         lost: Callable[[Flow], None],
         trust: Callable[[], ssl.SSLContext] = ssl.create_default_context,
         web_ports: Mapping[str, int] | None = None,
+        sent: SentEar | None = None,
     ) -> None:
-        self.udp = UdpPort(receive)
-        self.connections = Connections(receive, lost)
+        self.udp = UdpPort(receive, sent)
+        self.connections = Connections(receive, lost, sent)
         self._tcp = StreamPort("tcp", self.connections)
         self._tls = StreamPort("tls", self.connections)
         self._web_ports = web_ports or {}
@@ -129,7 +130,7 @@ class PeerPorts:
         except OSError as error:
             raise NoFlow(f"{host}:{port}: {error.strerror or error}") from None
         peer = writer.get_extra_info("peername")[0]
-        flow = Flow(transport, plain_host(peer), port, writer.transport)
+        flow = Flow(transport, plain_host(peer), port, writer.transport, sent=self.connections.sent)
         flow.names = frozenset({name}) if name else frozenset()
         self._outgoing[way] = flow
         self._tasks.short(self._read(way, reader, writer, flow), "edge.read")

@@ -19,16 +19,29 @@ MAX_UNSENT: Final = 262_144
 """Bytes that may wait for a peer (a connection) or the kernel (UDP); more are lost, as on a network."""
 
 
+SentEar = Callable[[bytes, "Flow"], None]
+"""Hears of what was sent, and where."""
+
+
 class Flow:
     """One peer as we see it. `transport` is "udp", "tcp", "tls", "ws" or "wss"; `host` an address without
     brackets."""
 
     __slots__ = (
-        "_via", "_where", "came_from", "certificate", "heard_at", "host", "names", "opened_to", "port",
-        "transport",
+        "_sent", "_via", "_where", "came_from", "certificate", "heard_at", "host", "names", "opened_to",
+        "port", "transport",
     )  # fmt: skip
 
-    def __init__(self, transport: str, host: str, port: int, via: Any, where: Any = None) -> None:
+    def __init__(
+        self,
+        transport: str,
+        host: str,
+        port: int,
+        via: Any,
+        where: Any = None,
+        sent: SentEar | None = None,
+    ) -> None:
+        """`sent` hears of each message that is sent by it."""
         self.transport = transport
         self.host = host
         self.port = port
@@ -44,6 +57,7 @@ class Flow:
         """when the peer last sent something by it, be it two line breaks; monotonic"""
         self._via = via
         self._where = where
+        self._sent = sent
 
     @property
     def reliable(self) -> bool:
@@ -60,7 +74,8 @@ class Flow:
 
     def toward_port(self, port: int) -> Flow:
         """The same peer over UDP, where it listens at another port than it sends from."""
-        flow = Flow(self.transport, self.host, port, self._via, (self._where[0], port, *self._where[2:]))
+        where = (self._where[0], port, *self._where[2:])
+        flow = Flow(self.transport, self.host, port, self._via, where, self._sent)
         flow.came_from, flow.heard_at = self.came_from, self.heard_at
         return flow
 
@@ -80,13 +95,16 @@ class Flow:
         """Never raises and never waits: a peer that is gone is noticed by timers."""
         if not self.open:
             return
+        if self._via.get_write_buffer_size() >= MAX_UNSENT:
+            if self._where is None:
+                self._via.abort()  # it takes nothing any more
+            return
         if self._where is not None:
-            if self._via.get_write_buffer_size() < MAX_UNSENT:
-                self._via.sendto(message, self._where)
-        elif self._via.get_write_buffer_size() < MAX_UNSENT:
-            self._via.write(message)
+            self._via.sendto(message, self._where)
         else:
-            self._via.abort()  # it takes nothing any more
+            self._via.write(message)
+        if self._sent is not None:
+            self._sent(message, self)
 
     def close(self) -> None:
         """Ends a connection."""
@@ -99,7 +117,7 @@ class _Overheard(Flow):
     __slots__ = ("_ear",)
 
     def __init__(self, flow: Flow, ear: Callable[[bytes], None]) -> None:
-        super().__init__(flow.transport, flow.host, flow.port, flow._via, flow._where)
+        super().__init__(flow.transport, flow.host, flow.port, flow._via, flow._where, flow._sent)
         self.came_from, self.names = flow.came_from, flow.names
         self.certificate, self.opened_to = flow.certificate, flow.opened_to
         self._ear = ear
@@ -116,10 +134,11 @@ Receive = Callable[[bytes, Flow], bool]
 class UdpPort(asyncio.DatagramProtocol):
     """A UDP port. Until it is open it has no address and no flows."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, sent: SentEar | None = None) -> None:
         self.blank: Callable[[Flow], None] | None = None
         """told of telephones' keep-alives: line breaks, spaces and zeros"""
         self._receive = receive
+        self._sent = sent
         self._transport: Any = None
         self._six = False
         self._closed = asyncio.Event()
@@ -137,7 +156,7 @@ class UdpPort(asyncio.DatagramProtocol):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
-        flow = Flow("udp", plain_host(addr[0]), addr[1], self._transport, addr)
+        flow = Flow("udp", plain_host(addr[0]), addr[1], self._transport, addr, self._sent)
         if data.strip(b"\r\n\0 "):
             self._receive(data, flow)
         elif self.blank is not None:
@@ -148,7 +167,7 @@ class UdpPort(asyncio.DatagramProtocol):
 
     def flow(self, host: str, port: int) -> Flow:
         where = f"::ffff:{host}" if self._six and ":" not in host else host
-        return Flow("udp", host, port, self._transport, (where, port))
+        return Flow("udp", host, port, self._transport, (where, port), self._sent)
 
     @property
     def address(self) -> tuple[str, int]:

@@ -79,7 +79,7 @@ async def serve(
     if not connections.take(host):
         return
     frames = Frames()
-    flow = Flow(transport, host, port, frames)
+    flow = Flow(transport, host, port, frames, sent=connections.sent)
     connections.add(flow)
 
     async def read() -> None:

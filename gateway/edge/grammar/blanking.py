@@ -88,7 +88,8 @@ def blanked(data: bytes) -> Blanked:
     try:
         message = read(data, from_edge=True)
     except Unreadable:
-        found = _METHOD.match(data.lstrip(b"\r\n"))
+        start = data.lstrip(b"\r\n")
+        found = _METHOD.match(start) or _STATUS.match(start)
         what = f"{found[0].decode()}, " if found else ""
         first = f"{what}{len(data)} bytes that cannot be read"
         return Blanked(first, first)

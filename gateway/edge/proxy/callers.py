@@ -61,14 +61,19 @@ class CallersSide:
         self._in_dialog = InDialog(board, doors, forwarding)
         self.web = WebAgent(board)
 
-    def take(self, message: Request | Response, flow: Flow) -> None:
-        """One message of a caller."""
+    def take(self, message: Request | Response, flow: Flow, data: bytes) -> None:
+        """One message of a caller; `data` is what was read."""
         if isinstance(message, Response):
-            if not self._board.transactions.take(message, flow):
+            sent = self._board.transactions.awaiting(message, flow)
+            if sent is None:
                 self._doors.dropped["stray_response"] += 1
+                return
+            self._board.tap.came(message, data, flow)
+            sent.take(message)
             return
         source = self._doors.source(message, flow)
         if self._doors.admits(message, source, flow):
+            self._board.tap.came(message, data, flow)
             self._request(message, flow, source)
 
     def _request(self, request: Request, flow: Flow, source: str) -> None:

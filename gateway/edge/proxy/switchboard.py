@@ -12,6 +12,7 @@ from gateway.edge.dialogs.dialog import Dialog, Dialogs
 from gateway.edge.dialogs.identity import Identity
 from gateway.edge.dialogs.transaction import Served, Transactions
 from gateway.edge.dialogs.web_dialog import WebDialogs
+from gateway.edge.dialogs.wire_tap import WireTap
 from gateway.edge.doors.edge_config import EdgeConfig
 from gateway.edge.doors.limits import Share
 from gateway.edge.doors.refused import RefusedInvites
@@ -54,8 +55,13 @@ class Switchboard:
         trunk_of: Callable[[Flow], str | None],
         trusts_trunk: Callable[[Flow], bool],
     ) -> None:
+        self.tap = WireTap(config.on_wire, config.route_key)
         self.ports = PeerPorts(
-            from_caller, self.connection_lost, lambda: config.trust(None, None), config.web_ports
+            from_caller,
+            self.connection_lost,
+            lambda: config.trust(None, None),
+            config.web_ports,
+            self.tap.sent,
         )
         self.loopback = UdpPort(from_line)
         self.toward_callers = Identity(self.ports.udp, config.public_address, self.ports.port)
@@ -69,7 +75,7 @@ class Switchboard:
         self.lines = Lines()
         self.dialogs = Dialogs()
         self.web_dialogs = WebDialogs()
-        self.refused_invites = RefusedInvites(router, source)
+        self.refused_invites = RefusedInvites(router, source, self.tap)
         self.transactions = Transactions(self._answered_finally)
         self.share = Share()
         self.counts: Counter[str] = Counter()

@@ -130,6 +130,7 @@ class OutCalls:
             return
         call = OutCall(self._board, self, served, token, outlet)
         self._calls[call.id] = self._by_served[served] = call
+        self._board.tap.known(served.request.call_id, token.call_id, outlet.name)
         log.info("target.tried", by=outlet.name, call_id=token.call_id)
         call.begin()
 

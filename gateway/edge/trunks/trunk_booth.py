@@ -217,8 +217,9 @@ class TrunkBooth:
 class _Unheard:
     """In the place of the front: nobody asks whether calls are taken, and nobody is told of refused ones."""
 
-    def refused(self, call: RefusedInvite) -> None:
+    def refused(self, call: RefusedInvite) -> str | None:
         """The phone says itself what it heard."""
+        return None
 
 
 def _read(data: bytes) -> Request | Response | None:

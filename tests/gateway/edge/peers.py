@@ -384,8 +384,9 @@ class Desk:
         where = self.targets.get(target)
         return Refuse(403, "no such target") if where is None else where
 
-    def refused(self, call: RefusedInvite) -> None:
+    def refused(self, call: RefusedInvite) -> str | None:
         self.refusals.append(call)
+        return call.call_id or f"refused{len(self.refusals)}"
 
     async def ended(self, call_id: str, how: str) -> None:
         self.endings.append((call_id, how))

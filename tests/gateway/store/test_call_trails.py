@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from gateway.ipc.wire_message import WireMessage
 from gateway.store.call_trails import (
     FIRST_MESSAGES,
     LAST_LINES,
     LAST_MESSAGES,
     LogLine,
-    WireMessage,
 )
 from gateway.store.living_calls import ladder_keys, log_keys
 from gateway.store.sessions import Sessions

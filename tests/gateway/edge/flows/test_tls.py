@@ -161,7 +161,7 @@ async def test_a_client_shows_whom_it_is(
     edge = await bare.edge(tls=context)
     seen: list[Flow] = []
     take = edge._callers.take
-    edge._callers.take = lambda message, flow: (seen.append(flow), take(message, flow))[1]  # type: ignore[method-assign]
+    edge._callers.take = lambda message, flow, data: (seen.append(flow), take(message, flow, data))[1]  # type: ignore[method-assign]
     trust = authority.trusted()
     trust.load_cert_chain(*authority.sign("trunk.example", to="trunk"))
     caller = TlsCaller(edge.tls_port, trust)
