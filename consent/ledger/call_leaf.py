@@ -23,6 +23,8 @@ ENTERED: Final = (
 ENDED: Final = (*ENTERED, "ended_at", "how")
 LATER: Final = ("plan",)
 """Fields of later versions: covered where they are there, so that older leaves are as they were."""
+LATER_NAMED: Final = ("sip_call_id", "sounded")
+"""Likewise, each with its name; what a call sounded like is known, and covered, at its end."""
 SEAL_EVERY_S: Final = 60.0
 """How often the front seals what was entered or ended since."""
 SEAL_WITHIN_S: Final = 150.0
@@ -46,6 +48,8 @@ def call_leaf(call: Mapping[str, Any], stage: Stage) -> str:
     fields = ENTERED if stage == "entered" else ENDED
     values = [stage, *(_plain(name, call.get(name)) for name in fields)]
     values += [call[name] for name in LATER if call.get(name) is not None]
+    named = [name for name in LATER_NAMED if name != "sounded" or stage == "ended"]
+    values += [{name: call[name]} for name in named if call.get(name) is not None]
     return leaf_hash(json.dumps(values, separators=(",", ":"), ensure_ascii=False).encode())
 
 

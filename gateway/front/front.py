@@ -34,13 +34,14 @@ from gateway.edge.trunks.trunk import Trunk
 from gateway.edge.trunks.trunk_file import read_trunks
 from gateway.errors import CallRefused, RpcError
 from gateway.front.admission.routing import Routing
-from gateway.front.calls.call_list import CallList
+from gateway.front.calls.call_list import CallList, CallsWanted, ListedCalls
 from gateway.front.calls.closing import Closing
 from gateway.front.calls.connected_lines import ConnectedLines
 from gateway.front.calls.edge_router import EdgeRouter
 from gateway.front.calls.hall_reports import HallReports
 from gateway.front.calls.kept_recordings import KeptRecordings
 from gateway.front.calls.refusals import Refusals
+from gateway.front.calls.refused_list import ListedRefusals, RefusalList
 from gateway.front.calls.web_calls import ConnectedWebLine, WebCalls
 from gateway.front.events.event_intake import EventIntake
 from gateway.front.events.event_shelf import EventShelf
@@ -172,7 +173,7 @@ class Front:
         self.web = WebCalls(self.routing, self.closing, self.halls, self._statements.of)
         self.lines = ConnectedLines(conf, self.web.lines)
         self._grants = GrantDesk(self.routing, self.office)
-        self._reports = HallReports(self.metrics, self._headroom)
+        self._reports = HallReports(self.metrics, self._headroom, self.closing)
         self._recordings = KeptRecordings(recordings_dir(conf), conf.recordings_s, self.office)
         self._ledger_watch = LedgerWatch(self.office, self.metrics)
         self.revocations = RevocationDesk(
@@ -398,19 +399,23 @@ class Front:
         except RpcError as error:
             raise CallRefused(409, str(error)) from None
 
-    async def list_calls(
-        self, search: CallSearch, count: int, cursor: str | None
-    ) -> tuple[list[dict[str, Any]], str | None]:
-        """A page of the calls, and the next one's cursor."""
-        with _redis_needed():
-            return await self._call_list.page(search, count, cursor)
+    async def list_calls(self, wanted: CallsWanted) -> ListedCalls:
+        with _stores_needed():
+            return await self._call_list.page(wanted)
+
+    async def list_refused(
+        self, search: CallSearch, count: int, cursor: str | None, *, counted: bool
+    ) -> ListedRefusals:
+        with _stores_needed():
+            asked = RefusalList(self.registry).page
+            return await asyncio.to_thread(asked, search, count, cursor, counted=counted)
 
     async def show_call(self, call_id: str) -> dict[str, Any] | None:
-        with _redis_needed():
+        with _stores_needed():
             return await self._call_list.one(call_id)
 
     async def call_course(self, call_id: str) -> dict[str, Any] | None:
-        with _redis_needed():
+        with _stores_needed():
             return await self._call_list.course(call_id)
 
     async def statement(self, call_id: str) -> dict[str, Any] | None:
@@ -530,11 +535,11 @@ class Front:
 
 
 @contextlib.contextmanager
-def _redis_needed() -> Iterator[None]:
+def _stores_needed() -> Iterator[None]:
     """Whoever asks hears 503 while Redis is away; `RedisWatch` has told the log."""
     try:
         yield
     except (RedisError, OSError):
-        raise CallRefused(503, "Redis is away, and with it the list of calls", retry_after_s=2) from None
+        raise CallRefused(503, "Redis is away, and nothing else knows of that", retry_after_s=2) from None
     except RegistryError:
         raise CallRefused(503, "the call registry cannot be read", retry_after_s=5) from None

@@ -26,3 +26,5 @@ class CallFacts:
     """What a trusted peer says of the call, by header in small letters: printable, short, few
     (`gateway.edge.grammar.peer_headers`). From anybody else `attestation` alone, where calls' signatures are
     judged (`gateway.edge.doors.attestation`), or None."""
+    sip_call_id: str = ""
+    """The caller's own Call-ID (RFC 3261 §20.8); empty for a browser that calls by WHIP."""

@@ -7,16 +7,22 @@ from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Dialect,
+    Float,
     Index,
     Integer,
     MetaData,
     String,
     Table,
     TypeDecorator,
+    literal_column,
 )
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 
 class _Unsigned64(TypeDecorator[int]):
@@ -49,6 +55,28 @@ class Instant(TypeDecorator[float]):
         return float((value.replace(tzinfo=UTC) if value.tzinfo is None else value).timestamp())
 
 
+class Lasted(FunctionElement[int]):
+    """How many milliseconds lie between two columns of instants; null where one of them is.
+
+    Its SQL is the same text in a query and in an index, so that the one finds the other.
+    """
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(Lasted, "sqlite")
+def _lasted_in_sqlite(element: Lasted, compiler: SQLCompiler, **more: Any) -> str:
+    began, ended = (compiler.process(one, **more) for one in element.clauses)
+    return f"CAST(ROUND((julianday({ended}) - julianday({began})) * 86400000.0) AS INTEGER)"
+
+
+@compiles(Lasted, "postgresql")
+def _lasted_in_postgresql(element: Lasted, compiler: SQLCompiler, **more: Any) -> str:
+    began, ended = (compiler.process(one, **more) for one in element.clauses)
+    return f"(CAST(ROUND(EXTRACT(EPOCH FROM ({ended} - {began})) * 1000) AS BIGINT))"
+
+
 METADATA: Final = MetaData()
 
 CALLS: Final = Table(
@@ -70,8 +98,14 @@ CALLS: Final = Table(
     Column("started_at", Instant, nullable=False),
     Column("ended_at", Instant),
     Column("how", String(200)),
+    Column("sip_call_id", String(128)),  # the caller's own; later, too
+    Column("sounded", Float),  # how it sounded, the worse way's (ITU-T G.107, 1 to 4.5); later, too
     Index("calls_by_start", "started_at"),
 )
+LATER_COLUMNS: Final = (CALLS.c.plan, CALLS.c.sip_call_id, CALLS.c.sounded)
+"""Those that registries of earlier versions lack."""
+FAILED: Final = literal_column("(substr(how, 1, 6) = 'failed' OR substr(how, 1, 4) = 'lost')", Boolean)
+"""Whether a call ended by a failure; "lost" is an earlier version's word."""
 OPEN_CALLS: Final = Index(
     "calls_open",
     CALLS.c.started_at,
@@ -79,6 +113,14 @@ OPEN_CALLS: Final = Index(
     postgresql_where=CALLS.c.ended_at.is_(None),
 )
 """Calls that have not ended: few among many."""
+LATER_INDEXES: Final = (
+    OPEN_CALLS,
+    Index("calls_by_route", CALLS.c.route, CALLS.c.started_at),
+    Index("calls_by_caller", CALLS.c.caller, CALLS.c.started_at.desc()),
+    Index("calls_by_duration", Lasted(CALLS.c.started_at, CALLS.c.ended_at), CALLS.c.started_at.desc()),
+    Index("calls_by_sip_id", CALLS.c.sip_call_id),
+)
+"""What calls are found and sorted by; registries of earlier versions lack them."""
 LEAVES: Final = Table(
     "call_leaves",
     METADATA,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 from gateway.store.refused_calls import RefusedCall
 from gateway.store.registry import CallRow
 
 State = Literal["live", "unknown", "ended"]
-STATES: Final[tuple[State, ...]] = get_args(State)
-UNSHOWN: Final = ("payload_whole", "grant_jti", "voice_hash")
+UNSHOWN: Final = ("payload_whole", "voice_hash")
 """What is for the detector and for consent."""
 NEWER: Final = ("route", "voice")
 """Of what both stores say, that of which Redis has the newer word."""
@@ -48,6 +47,9 @@ class KnownCall:
             called=str(call.get("called", "")),
             source=str(call.get("source", "")),
             voice=call.get("voice"),
+            grant_jti=call.get("grant_jti"),
+            sip_call_id=call.get("sip_call_id"),
+            sounded=call.get("sounded"),
             started_at=call.get("started_at"),
             ended_at=call.get("ended_at"),
             how=call.get("how"),
@@ -97,15 +99,17 @@ def whole_call(
     record: Mapping[str, Any] | None,
     refused: RefusedCall | None = None,
     headers: Mapping[str, str] | None = None,
+    *,
+    lives: bool = False,
 ) -> dict[str, Any] | None:
     """One call as all stores have it, as `gateway.store.call_cause` and whoever shows it take it.
 
     `record`: what Redis says, with events (`Sessions.show`); a call that it has forgotten has none.
-    `headers`: what a trusted peer said of it, as SQL keeps that. The state of a call that was not taken is
+    `headers`: what a trusted peer said of it, as SQL keeps that. `lives`: Redis says so now. The
+    state of a call that was not taken is
     `refused`, and `refused` says why. None: nobody knows it.
     """
     if row is not None:
-        lives = record is not None and record.get("state") != "ended"
         kept = {"headers": dict(headers)} if headers else {}
         return {**kept, **KnownCall.of(row, record or {}, lives=lives).shown()}
     if record is not None:

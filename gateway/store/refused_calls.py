@@ -18,6 +18,8 @@ from sqlalchemy import (
     Connection,
     Index,
     Integer,
+    Row,
+    Select,
     String,
     Table,
     delete,
@@ -115,13 +117,48 @@ class RefusedCalls:
 
         Raises `RegistryError`.
         """
-        engine = self._registry.engine
         newest = select(*_COLUMNS).where(*conditions).order_by(*_NEWEST_FIRST)
+        return [_of_row(row) for row in self._read(newest.limit(count))]
+
+    def page(
+        self,
+        conditions: Sequence[ColumnElement[bool]],
+        count: int,
+        place: tuple[float, int] | None = None,
+        *,
+        backwards: bool = False,
+    ) -> list[tuple[int, RefusedCall]]:
+        """Those that meet `conditions` on `REFUSED` after `place` (its time and row), with their rows.
+
+        The newest come first, `count` at most; `backwards`: those just before `place`.
+        Raises `RegistryError`.
+        """
+        asked = select(REFUSED.c.row, *_COLUMNS).where(*conditions)
+        at, row = REFUSED.c.started_at, REFUSED.c.row
+        if place is not None:
+            then, last = place
+            if backwards:
+                asked = asked.where((at >= then) & ((at > then) | (row > last)))
+            else:
+                asked = asked.where((at <= then) & ((at < then) | (row < last)))
+        order = (at.asc(), row.asc()) if backwards else _NEWEST_FIRST
+        rows = self._read(asked.order_by(*order).limit(count))
+        found = [(int(one.row), _of_row(one)) for one in rows]
+        return found[::-1] if backwards else found
+
+    def matches(self, conditions: Sequence[ColumnElement[bool]]) -> int:
+        """How many rows meet `conditions` on `REFUSED`. Raises `RegistryError`."""
+        rows = self._read(select(func.count()).select_from(REFUSED).where(*conditions))
+        return int(rows[0][0]) if rows else 0
+
+    def _read(self, asked: Select[Any]) -> Sequence[Row[Any]]:
+        """Without the table there is nothing to read."""
+        engine = self._registry.engine
         try:
             if not inspect(engine).has_table(REFUSED.name):
                 return []
             with engine.connect() as connection:
-                return [RefusedCall(**row._mapping) for row in connection.execute(newest.limit(count))]
+                return connection.execute(asked).all()
         except SQLAlchemyError as error:
             raise RegistryError(f"the refused calls cannot be read: {first_line(error)}") from None
 
@@ -138,6 +175,10 @@ def named(call_id: str) -> ColumnElement[bool]:
 
 _COLUMNS: Final = [column for column in REFUSED.columns if column.name != "row"]
 _NEWEST_FIRST: Final = (REFUSED.c.started_at.desc(), REFUSED.c.row.desc())
+
+
+def _of_row(row: Row[Any]) -> RefusedCall:
+    return RefusedCall(**{column.name: row._mapping[column.name] for column in _COLUMNS})
 
 
 def _fitting(call: RefusedCall) -> RefusedCall:

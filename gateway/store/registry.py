@@ -10,11 +10,12 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Engine,
     String,
@@ -24,6 +25,7 @@ from sqlalchemy import (
     func,
     insert,
     inspect,
+    literal,
     select,
     text,
     update,
@@ -31,13 +33,14 @@ from sqlalchemy import (
 from sqlalchemy.engine import Row
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as WaitedTooLong
-from sqlalchemy.schema import CreateIndex
+from sqlalchemy.schema import CreateColumn, CreateIndex
 
 from consent.archive.database import database_place, database_url, first_line, reading_engine, sqlite_engine
 from consent.ledger.call_leaf import Stage, call_leaf
 from gateway.errors import StartError, VoicegateError
+from gateway.store.call_order import NEWEST, OrderPart
 from gateway.store.call_search import CallSearch
-from gateway.store.call_tables import CALLS, LEAVES, METADATA, OPEN_CALLS
+from gateway.store.call_tables import CALLS, LATER_COLUMNS, LATER_INDEXES, LEAVES, METADATA
 
 PAYLOAD_BITS: Final = 48
 """Bits of the mark's payload that name the call; the rest of its 64 are for the detector to check."""
@@ -87,6 +90,10 @@ class CallRow:
     started_at: float | None = None
     ended_at: float | None = None
     how: str | None = None
+    sip_call_id: str | None = None
+    """The caller's own Call-ID (RFC 3261 §20.8); None for a browser, and for calls of before it was kept."""
+    sounded: float | None = None
+    """How it sounded, the worse way's (ITU-T G.107, 1 to 4.5); None where nothing was measured."""
 
     def to_json(self) -> dict[str, Any]:
         """The row's fields by name."""
@@ -98,7 +105,9 @@ class Registry:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._columns = [column for column in CALLS.columns if column.name != "plan" or _has_plan(engine)]
+        self._lacking = _lacking(engine)
+        """columns that a registry of an earlier version, which is only read, has not"""
+        self._columns = [column for column in CALLS.columns if column.name not in self._lacking]
         self._one_writer = threading.Lock()
         self._refused = False
         """the database did not take the last write"""
@@ -121,9 +130,10 @@ class Registry:
                 waits = {"connect_timeout": 3, "tcp_user_timeout": PEER_SILENT_MS}
                 engine = create_engine(url, pool_pre_ping=True, connect_args=waits)
             METADATA.create_all(engine)
-            _with_plan(engine)
+            _with_later_columns(engine)
             with engine.begin() as connection:  # `create_all` adds no index to a table that is there
-                connection.execute(CreateIndex(OPEN_CALLS, if_not_exists=True))
+                for index in LATER_INDEXES:
+                    connection.execute(CreateIndex(index, if_not_exists=True))
         except (SQLAlchemyError, OSError) as error:
             raise StartError(
                 f"{database_place(url)}: the call registry cannot be opened: {first_line(error)}"
@@ -223,10 +233,12 @@ class Registry:
             raise RegistryError(f"call {row.call_id} was not entered: {first_line(error)}") from None
         return CallRow(**values)
 
-    def close_call(self, call_id: str, how: str, ended_at: float | None = None) -> str:
-        """Notes how a call ended; the first note stays. Returns the one that stands now."""
+    def close_call(
+        self, call_id: str, how: str, ended_at: float | None = None, sounded: float | None = None
+    ) -> str:
+        """Notes how a call ended, and how it sounded; the first note stays. Returns how, as it stands now."""
         at = ended_at if ended_at is not None else time.time()
-        if self._close(call_id, at, how[:200]):
+        if self._close(call_id, at, how[:200], sounded):
             return how
         row = self.get(call_id)
         return how if row is None or row.how is None else row.how
@@ -254,29 +266,50 @@ class Registry:
         """The row of a call; None when no such call was entered. Raises `RegistryError`."""
         return self._one(CALLS.c.call_id == call_id)
 
+    def by_sip_call_id(self, sip_call_id: str) -> CallRow | None:
+        """The newest call whose caller gave it this Call-ID. Raises `RegistryError`."""
+        if "sip_call_id" in self._lacking:
+            return None
+        its = select(*self._columns).where(CALLS.c.sip_call_id == sip_call_id)
+        rows = self._read(its.order_by(CALLS.c.started_at.desc()).limit(1))
+        return _row(rows[0]) if rows else None
+
     def by_payload(self, payload: int) -> CallRow | None:
         """The call that a mark names; None when none of ours has this 48-bit payload."""
         return self._one(CALLS.c.payload == payload)
 
     def find(
-        self, search: CallSearch, count: int | None = None, after: tuple[float, str] | None = None
+        self,
+        search: CallSearch,
+        count: int | None = None,
+        part: OrderPart = NEWEST,
+        beyond: str | None = None,
+        *,
+        backwards: bool = False,
     ) -> Iterator[CallRow]:
-        """The calls that `search` describes, the newest first, `count` at most. Raises `RegistryError`.
+        """The calls of `part` that `search` describes, in its order, `count` at most. Raises `RegistryError`.
 
-        `after`: only those that come after the call that began then and has that id.
+        `beyond`: only those that come after the call of that id; `backwards`: the last ones, the last first,
+        and before that call.
         """
-        asked = select(*self._columns).where(*search.conditions(CALLS, self.backend))
-        if after is not None:
-            began, call_id = after
-            same = (CALLS.c.started_at == began) & (CALLS.c.call_id > call_id)
-            asked = asked.where((CALLS.c.started_at <= began) & ((CALLS.c.started_at < began) | same))
-        asked = asked.order_by(CALLS.c.started_at.desc(), CALLS.c.call_id).limit(count)
+        if part.ended is not None:
+            search = replace(search, ended=part.ended)
+        asked = select(*self._columns).where(*self._conditions(search))
+        if beyond is not None:
+            asked = asked.where(part.beyond(beyond, backwards=backwards))
         try:
             with self._engine.connect() as connection:
-                rows = connection.execution_options(yield_per=READ_AT_ONCE).execute(asked)
+                rows = connection.execution_options(yield_per=READ_AT_ONCE).execute(
+                    part.ordered(asked, backwards=backwards).limit(count)
+                )
                 yield from map(_row, rows)
         except SQLAlchemyError as error:
             raise RegistryError(f"the call registry cannot be read: {first_line(error)}") from None
+
+    def matches(self, search: CallSearch, most: int) -> int:
+        """How many calls `search` describes, counted to `most`. Raises `RegistryError`."""
+        found = select(literal(1)).where(*self._conditions(search)).select_from(CALLS)
+        return int(self._read(select(func.count()).select_from(found.limit(most).subquery()))[0][0])
 
     def newest(self, count: int | None = None) -> list[tuple[str, str]]:
         """The `count` newest calls (all by default), the newest first: (id, gateway).
@@ -290,6 +323,9 @@ class Registry:
         """The number of calls that all gateways of this database have entered so far."""
         return int(self._read(select(func.count()).select_from(CALLS))[0][0])
 
+    def _conditions(self, search: CallSearch) -> tuple[ColumnElement[bool], ...]:
+        return search.conditions(CALLS, self.backend, self._lacking)
+
     def _one(self, condition: Any) -> CallRow | None:
         rows = self._read(select(*self._columns).where(condition))
         return _row(rows[0]) if rows else None
@@ -301,12 +337,12 @@ class Registry:
         except SQLAlchemyError as error:
             raise RegistryError(f"the call registry cannot be read: {first_line(error)}") from None
 
-    def _close(self, call_id: str, at: float, how: str) -> bool:
+    def _close(self, call_id: str, at: float, how: str, sounded: float | None) -> bool:
         """Whether it was open."""
         open_one = (CALLS.c.call_id == call_id) & CALLS.c.ended_at.is_(None)
         try:
             with self.writing() as connection:
-                closing = update(CALLS).where(open_one).values(ended_at=at, how=how)
+                closing = update(CALLS).where(open_one).values(ended_at=at, how=how, sounded=sounded)
                 if connection.execute(closing).rowcount == 0:
                     return False
                 row = connection.execute(select(CALLS).where(CALLS.c.call_id == call_id)).one()
@@ -324,21 +360,24 @@ class Registry:
             self.fresh_leaves[values["call_id"], stage] = values["leaf"]
 
 
-def _has_plan(engine: Engine) -> bool:
-    """Whether the registry has the column `plan`; one that is only read may be of an earlier version."""
-    return any(column["name"] == "plan" for column in inspect(engine).get_columns(CALLS.name))
+def _lacking(engine: Engine) -> set[str]:
+    """The later columns that this registry has not; one that is only read may be of an earlier version."""
+    there = {column["name"] for column in inspect(engine).get_columns(CALLS.name)}
+    return {column.name for column in LATER_COLUMNS} - there
 
 
-def _with_plan(engine: Engine) -> None:
-    """Adds the column to a registry of an earlier version. Another gateway may do so at the same time."""
-    if _has_plan(engine):
-        return
-    try:
-        with engine.begin() as connection:
-            connection.execute(text(f"ALTER TABLE {CALLS.name} ADD COLUMN plan VARCHAR(16)"))
-    except SQLAlchemyError:
-        if not _has_plan(engine):
-            raise
+def _with_later_columns(engine: Engine) -> None:
+    """Adds them to a registry of an earlier version. Another gateway may do so at the same time."""
+    for column in LATER_COLUMNS:
+        if column.name not in _lacking(engine):
+            continue
+        added = CreateColumn(column).compile(dialect=engine.dialect)
+        try:
+            with engine.begin() as connection:
+                connection.execute(text(f"ALTER TABLE {CALLS.name} ADD COLUMN {added}"))
+        except SQLAlchemyError:
+            if column.name in _lacking(engine):
+                raise
 
 
 def _sqlite_settings(connection: Any, _: Any) -> None:

@@ -206,19 +206,34 @@ class Sessions:
 
     async def heads(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """The calls of these ids as JSON, by id and in their order; those that Redis knows."""
+        return (await self.seen(ids, ()))[0]
+
+    async def seen(
+        self, ids: Sequence[str], undecided: Sequence[str]
+    ) -> tuple[dict[str, dict[str, Any]], set[str]]:
+        """`heads` of these ids, and those of the `undecided` that live, in one exchange."""
         async with self._read.pipeline(transaction=False) as pipe:
             for call_id in ids:
                 pipe.hgetall(f"vg:call:{call_id}")
+            for call_id in undecided:
+                pipe.zscore(LIVE, call_id)
             found = await pipe.execute(raise_on_error=False)  # a key of another type spoils no other call's
-        calls = zip(ids, found, strict=True)
-        return {
-            call_id: CallRecord(call_id, facts).to_json()
-            for call_id, facts in calls
-            if isinstance(facts, dict) and facts
-        }
+        fresh = time.time() - STALE_S
+        scores = zip(undecided, found[len(ids) :], strict=True)
+        living = {call_id for call_id, score in scores if isinstance(score, float) and score >= fresh}
+        return _heads(ids, found[: len(ids)]), living
 
     async def _living_ids(self) -> list[str]:
         return _ours(await self._read.zrangebyscore(LIVE, time.time() - STALE_S, "+inf", 0, MAX_READ))
+
+
+def _heads(ids: Sequence[str], found: Sequence[Any]) -> dict[str, dict[str, Any]]:
+    """What was found under each of these ids, where that is a call."""
+    return {
+        call_id: CallRecord(call_id, facts).to_json()
+        for call_id, facts in zip(ids, found, strict=True)
+        if isinstance(facts, dict) and facts
+    }
 
 
 def _ours(ids: Sequence[str]) -> list[str]:

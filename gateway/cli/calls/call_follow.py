@@ -11,9 +11,8 @@ from typing import Any, Final
 import httpx
 
 from gateway.cli.calls.call_table import tame
-from gateway.config.settings import Settings
+from gateway.cli.house.house_client import HouseClient
 from gateway.errors import VoicegateError
-from gateway.store.sip_users import console_token
 
 SILENT_S: Final = 45.0
 """The stream says something every 15 s: one that says nothing for so long is gone."""
@@ -23,32 +22,31 @@ AWAY_S: Final = 20.0
 SHOWN: Final = 160
 
 
-def followed(settings: Settings, call_id: str | None = None) -> Iterator[dict[str, Any]]:
+def followed(house: HouseClient, call_id: str | None = None) -> Iterator[dict[str, Any]]:
     """Events from now on, without an end; a front that restarts is waited for, and none is missed.
 
     Raises `VoicegateError` when no gateway answers, or it refuses.
     """
-    url = f"http://{_host(settings)}:{settings.http_port}/api/events"
-    headers = {"Authorization": f"Bearer {console_token(settings.data_dir)}"}
     asked = {} if call_id is None else {"call_id": call_id, "after": "start"}
+    patience = httpx.Timeout(SILENT_S, connect=5.0)
+    last: str | None = None
     heard_at = time.monotonic()
-    with httpx.Client(timeout=httpx.Timeout(SILENT_S, connect=5.0), trust_env=False) as client:
-        while True:
-            try:
-                with client.stream("GET", url, params=asked, headers=headers) as answer:
-                    if answer.status_code != 200 and answer.status_code != 503:
-                        raise VoicegateError(f"the gateway does not tell: HTTP {answer.status_code}")
-                    for line in answer.iter_lines():
-                        heard_at = time.monotonic()
-                        if line.startswith("id: "):
-                            headers["Last-Event-ID"] = line.removeprefix("id: ")
-                        elif line.startswith("data: ") and answer.status_code == 200:
-                            yield json.loads(line.removeprefix("data: "))
-            except httpx.HTTPError as error:
-                if time.monotonic() - heard_at > AWAY_S:
-                    why = f"no gateway answers at {url}: {error}"
-                    raise VoicegateError(f"{why}; is it running?") from None
-            time.sleep(AGAIN_S)
+    while True:
+        try:
+            with house.events(last, asked, patience) as answer:
+                if answer.status_code != 200 and answer.status_code != 503:
+                    raise VoicegateError(f"the gateway does not tell: HTTP {answer.status_code}")
+                for line in answer.iter_lines():
+                    heard_at = time.monotonic()
+                    if line.startswith("id: "):
+                        last = line.removeprefix("id: ")
+                    elif line.startswith("data: ") and answer.status_code == 200:
+                        yield json.loads(line.removeprefix("data: "))
+        except httpx.HTTPError as error:
+            if time.monotonic() - heard_at > AWAY_S:
+                why = f"no gateway answers at {house.url}: {error}"
+                raise VoicegateError(f"{why}; is it running?") from None
+        time.sleep(AGAIN_S)
 
 
 def told_line(event: Mapping[str, Any]) -> str:
@@ -61,10 +59,3 @@ def told_line(event: Mapping[str, Any]) -> str:
         facts = {"what": facts.get("what"), **facts["facts"]}
     said = " ".join(f"{name}={value}" for name, value in facts.items() if not isinstance(value, dict))
     return tame(f"{at}  {event['call_id']}  {event['type']:<15} {said}"[: SHOWN * 2]).rstrip()
-
-
-def _host(settings: Settings) -> str:
-    """Where this machine reaches the page itself."""
-    if settings.host in ("0.0.0.0", "::", "localhost"):  # noqa: S104  # compared, not bound
-        return "127.0.0.1"
-    return f"[{settings.host}]" if ":" in settings.host else settings.host

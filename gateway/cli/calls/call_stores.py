@@ -1,14 +1,16 @@
-"""What a gateway's two stores know of its calls, opened to read: the registry, and Redis if it answers."""
+"""What a gateway's two stores know of its calls, opened to read: the registry, and Redis if it answers.
+
+They are read as the front reads them for its API, so that both tell the same.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
-from typing import Any, Self, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from functools import partial
+from typing import Any, Final, Self, TypeVar
 
-import click
 from redis.exceptions import RedisError
 
 from consent.bare_url import bare
@@ -16,17 +18,19 @@ from gateway.cli.calls.call_table import tame
 from gateway.config.paths import redis_url_for
 from gateway.config.runtime import runtime_for
 from gateway.config.settings import Settings
-from gateway.errors import StartError
+from gateway.errors import StartError, VoicegateError
+from gateway.front.calls.call_list import CallList, CallsWanted, ListedCalls
+from gateway.front.calls.refused_list import RefusalList
 from gateway.run import redis_server
 from gateway.store.call_grants import CallGrants
-from gateway.store.call_headers import CallHeaders
+from gateway.store.call_order import Sort
 from gateway.store.call_search import CallSearch
-from gateway.store.known_call import KnownCall, whole_call
-from gateway.store.refused_calls import REFUSED, RefusedCall, RefusedCalls, named
 from gateway.store.registry import CallRow, Registry
 from gateway.store.sessions import Sessions
 
 Result = TypeVar("Result")
+AT_ONCE: Final = 500
+"""Calls that are read together."""
 
 
 class CallStores:
@@ -36,7 +40,8 @@ class CallStores:
         """Raises `StartError` when the database cannot be read."""
         self._settings = settings
         self._registry = Registry.read(settings.sql)
-        self._unsure = False
+        self._loop = asyncio.Runner()
+        self._sessions: Sessions | None = None
         self.silence = ""
         """Why Redis says nothing; empty when it answered, or was not asked."""
 
@@ -44,101 +49,106 @@ class CallStores:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._sessions is not None:
+            self._loop.run(self._sessions.close())
+        self._loop.close()
         if self._registry is not None:
             self._registry.close()
 
-    def known(self, search: CallSearch, count: int | None) -> Iterator[KnownCall]:
-        """The calls found, `count` at most: first those that the registry knows no end of.
+    @property
+    def place(self) -> str:
+        """Where the calls are looked for, as an operator knows it."""
+        if self._settings.sql_url is not None:
+            return f"the database {bare(self._settings.sql_url)} (VOICEGATE_SQL_URL)"
+        return f"the data directory {self._settings.data_dir} (VOICEGATE_DATA_DIR)"
 
-        Without a count there may be very many: then Redis is asked about the first only.
-        """
-        if self._registry is None:
-            return
-        begun = list(self._registry.find(replace(search, ended=False), count))
-        ended: Iterable[CallRow] = self._registry.find(
-            replace(search, ended=True), None if count is None else count - len(begun)
-        )
-        if count is not None:
-            ended = list(ended)
-        living, facts = self.heads([row.call_id for row in (*begun, *(ended if count is not None else ()))])
-        for row in begun:
-            call = KnownCall.of(row, facts.get(row.call_id, {}), lives=row.call_id in living)
-            self._unsure |= call.state == "unknown"
-            yield call
-        for row in ended:
-            yield KnownCall.of(row, facts.get(row.call_id, {}), lives=False)
+    def calls(self, search: CallSearch, sort: Sort, count: int | None) -> Iterator[dict[str, Any]]:
+        """The calls found as JSON, in that order, `count` at most; None: all."""
+        registry, cursor = self._registry, None
+        while registry is not None and (count is None or count > 0):
+            wanted = CallsWanted(
+                search=search, sort=sort, count=min(count or AT_ONCE, AT_ONCE), cursor=cursor
+            )
+            page = self._asked(partial(_page, registry, wanted))
+            if page.silence is not None:
+                self._away()
+            yield from page.calls
+            count, cursor = None if count is None else count - len(page.calls), page.following
+            if cursor is None:
+                return
 
-    def refused(
-        self, search: CallSearch, count: int | None = None, call_id: str | None = None
-    ) -> list[RefusedCall]:
-        """The calls that were not taken, the newest first; `call_id` is ours, or the caller's SIP Call-ID."""
-        if self._registry is None:
-            return []
-        conditions = search.conditions(REFUSED, self._registry.backend)
-        if call_id is not None:
-            conditions += (named(call_id),)
-        return RefusedCalls(self._registry).listed(*conditions, count=count)
+    def refused(self, search: CallSearch, count: int | None) -> Iterator[dict[str, Any]]:
+        """The calls that were not taken as JSON, the newest first, `count` at most; None: all."""
+        cursor = None
+        while self._registry is not None and (count is None or count > 0):
+            page = RefusalList(self._registry).page(search, min(count or AT_ONCE, AT_ONCE), cursor)
+            yield from page.to_json()["refused"]
+            count, cursor = None if count is None else count - len(page.refused), page.following
+            if cursor is None:
+                return
 
-    def row(self, call_id: str) -> CallRow | None:
-        """The registry's row."""
-        return None if self._registry is None else self._registry.get(call_id)
+    def call(self, call_id: str) -> dict[str, Any]:
+        """One call as JSON, by its id or its caller's SIP Call-ID. Raises `VoicegateError` for none."""
+        told = self._one(call_id)
+        if told is None:
+            why = f"; {self.silence}" if self.silence else ""
+            latest = "`voicegate calls` lists the latest"
+            raise VoicegateError(tame(f"no call {call_id} in {self.place}; {latest}{why}"))
+        return told
 
     def table(self, call_id: str) -> dict[str, Any] | None:
         """The registry's row and the call's grants, as `consent.proof.evidence` reads them."""
         return None if self._registry is None else registry_table(self._registry, self._registry.get(call_id))
 
-    def headers(self, call_id: str) -> dict[str, str]:
-        """What a trusted peer said of the call, as the registry has it."""
-        return {} if self._registry is None else CallHeaders(self._registry).of(call_id)
+    def _one(self, call_id: str) -> dict[str, Any] | None:
+        registry = self._registry
+        if registry is None:
+            return None
 
-    def heads(self, call_ids: list[str]) -> tuple[set[str], Mapping[str, dict[str, Any]]]:
-        """The calls that live by what Redis says now, and what it says of those asked for."""
+        def one(sessions: Sessions | None) -> Awaitable[dict[str, Any] | None]:
+            return CallList(registry, sessions).one(call_id)
 
-        async def read(sessions: Sessions) -> tuple[set[str], Mapping[str, dict[str, Any]]]:
-            return await sessions.living(), await sessions.heads(call_ids)
-
-        return (self._asked(read) if call_ids else None) or (set(), {})
-
-    def record(self, call_id: str) -> dict[str, Any] | None:
-        """What Redis knows of a call, with its turns and events.
-
-        While the embedded one does not run, a copy of what it keeps is asked.
-        """
-        record = self._asked(lambda sessions: sessions.show(call_id))
-        if record is not None or not self.silence or self._settings.redis_url is not None:
-            return record
+        try:
+            told = self._asked(one)
+            if told is None or told.get("silence") is None:
+                return told
+        except (RedisError, OSError):
+            told = None
+        self._away()
+        if self._settings.redis_url is not None:
+            return told
+        # while the embedded one does not run, a copy of what it keeps is asked
         with (
             contextlib.suppress(StartError, RedisError, OSError),
             redis_server.of_a_copy(self._settings.data_dir / "redis") as url,
         ):
-            return asyncio.run(_reading(url, lambda sessions: sessions.show(call_id)))
-        return None
+            told = self._loop.run(_reading(url, one)) or told
+        return told
 
-    def whole(self, call_id: str) -> dict[str, Any] | None:
-        """One call as all stores have it (`whole_call`); None when none of them knows it."""
-        row, record = self.row(call_id), self.record(call_id)
-        unknown = row is None and record is None
-        refused = self.refused(CallSearch(), count=1, call_id=call_id) if unknown else []
-        return whole_call(row, record, refused[0] if refused else None, self.headers(call_id))
+    def _asked(self, read: Callable[[Sessions | None], Awaitable[Result]]) -> Result:
+        """What `read` finds; it gets None once Redis was found silent."""
 
-    def warn(self) -> None:
-        """Says on stderr why calls are shown as unknown, if Redis could have told."""
-        if self._unsure and self.silence:
-            click.echo(
-                tame(f"which of the calls without an end still live is unknown: {self.silence}"), err=True
-            )
+        async def asked() -> Result:
+            if self._sessions is None and not self.silence:
+                try:
+                    url = redis_url_for(self._settings, runtime_for(self._settings.data_dir))
+                    self._sessions = await Sessions.open(url)
+                except StartError as error:
+                    self._away(f" ({error})")
+            return await read(None if self.silence else self._sessions)
 
-    def _asked(self, read: Callable[[Sessions], Awaitable[Result]]) -> Result | None:
-        try:
-            return asyncio.run(
-                _reading(redis_url_for(self._settings, runtime_for(self._settings.data_dir)), read)
-            )
-        except (RedisError, OSError, StartError) as error:
-            remedy = (
-                "is the gateway running?" if self._settings.redis_url is None else "see VOICEGATE_REDIS_URL"
-            )
-            self.silence = f"Redis does not answer ({bare(str(error))}); {remedy}"
-            return None
+        return self._loop.run(asked())
+
+    def _away(self, why: str = "") -> None:
+        own = self._settings.redis_url is None
+        remedy = "is the gateway running?" if own else "see VOICEGATE_REDIS_URL"
+        self.silence = self.silence or f"Redis does not answer{bare(why)}; {remedy}"
+
+
+def _page(
+    registry: Registry, wanted: CallsWanted, sessions: Sessions | None
+) -> Coroutine[Any, Any, ListedCalls]:
+    return CallList(registry, sessions).page(wanted)
 
 
 def registry_table(registry: Registry, row: CallRow | None) -> dict[str, Any] | None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 from gateway.store.known_call import KnownCall
-from gateway.store.refused_calls import RefusedCall
 
 COLUMNS: Final = (
     "call_id", "state", "started_at", "ended_at", "duration_s", "caller", "called", "source", "route",
-    "voice", "how", "dialplan", "payload", "grant_jti", "mos", "far_mos", "plan",
+    "voice", "how", "dialplan", "payload", "grant_jti", "mos", "far_mos", "plan", "sip_call_id", "sounded",
 )  # fmt: skip
 """The CSV has these columns in this order; new ones come at the end. Times are ISO 8601 in UTC."""
 REFUSED_COLUMNS: Final = (
@@ -42,33 +41,29 @@ def line(call: KnownCall) -> str:
     return tame(said.rstrip())
 
 
-def refused_line(call: RefusedCall) -> str:
-    """A call that was not taken, or several that are alike, as one line."""
-    when = f"{datetime.fromtimestamp(call.started_at):%Y-%m-%d %H:%M:%S}"
-    times = f"{call.count} times" if call.count > 1 else ""
-    who = f"{call.caller or '?'} → {call.called}"
-    said = f"{call.call_id}  {when}  {call.status} {call.reason}  {who}  from {call.source}  {times}"
-    return tame(said.rstrip())
+def refused_line(call: Mapping[str, Any]) -> str:
+    """A call that was not taken, or several that are alike, as one line; `call` as the API tells it."""
+    when = f"{datetime.fromtimestamp(call['started_at']):%Y-%m-%d %H:%M:%S}"
+    times = f"{call['count']} times" if call["count"] > 1 else ""
+    what, who = f"{call['status']} {call['reason']}", f"{call['caller'] or '?'} → {call['called']}"
+    return tame(f"{call['call_id']}  {when}  {what}  {who}  from {call['source']}  {times}".rstrip())
 
 
-def write_csv(calls: Iterable[KnownCall], out: TextIO) -> None:
-    """The calls by RFC 4180, with a header, as they come."""
+def write_csv(calls: Iterable[Mapping[str, Any]], out: TextIO) -> None:
+    """The calls by RFC 4180, with a header, as they come; as the API tells them."""
     rows = csv.writer(out, lineterminator="\r\n")
     rows.writerow(COLUMNS)
     for call in calls:
-        rows.writerow(map(cell, _values(call)))
+        rows.writerow(map(cell, _values(KnownCall.told(call))))
 
 
-def write_refused_csv(calls: Iterable[RefusedCall], out: TextIO) -> None:
-    """The calls that were not taken by RFC 4180, with a header."""
+def write_refused_csv(calls: Iterable[Mapping[str, Any]], out: TextIO) -> None:
+    """The calls that were not taken by RFC 4180, with a header; as the API tells them."""
     rows = csv.writer(out, lineterminator="\r\n")
     rows.writerow(REFUSED_COLUMNS)
     for call in calls:
-        values = (
-            call.call_id, _iso(call.first_at), _iso(call.started_at), call.count, call.status, call.reason,
-            call.caller, call.called, call.source, call.transport, call.sip_call_id,
-        )  # fmt: skip
-        rows.writerow(map(cell, values))
+        told = {**call, "first_at": _iso(call["first_at"]), "last_at": _iso(call["started_at"])}
+        rows.writerow(cell(told[name]) for name in REFUSED_COLUMNS)
 
 
 def cell(value: object) -> str:
@@ -91,6 +86,8 @@ def _values(call: KnownCall) -> Iterator[object]:
         call.facts.get("mos"),
         call.facts.get("far_mos"),
         row.plan,
+        row.sip_call_id,
+        row.sounded,
     )
 
 

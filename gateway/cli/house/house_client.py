@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -27,6 +28,8 @@ META: Final = "gateway.elsewhere"
 TIMEOUT_S: Final = 10.0
 RELOAD_S: Final = 90.0
 LONGEST_TOKEN: Final = 1024
+AT_ONCE: Final = 1000
+"""Calls in a page."""
 
 
 class ApiError(VoicegateError):
@@ -58,7 +61,9 @@ class HouseClient:
             raise ApiError(0, {"detail": f"{url!r} is not a URL such as https://gate.example:8443"})
         if parts.scheme == "http" and not own and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
             raise ApiError(0, {"detail": "a token goes over https:// only, but to this machine itself"})
-        self._url = url.rstrip("/")
+        self.url = url.rstrip("/")
+        self.silence = ""
+        """Why it is not known which of the listed calls live; empty: it is."""
         self._http = httpx.Client(
             headers={"Authorization": f"Bearer {token}"},
             timeout=TIMEOUT_S,
@@ -79,18 +84,30 @@ class HouseClient:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives its connections back."""
         self._http.close()
+
+    def events(
+        self, last: str | None, asked: Mapping[str, str], timeout: httpx.Timeout
+    ) -> AbstractContextManager[httpx.Response]:
+        """The stream of events, from the one after `last` on. Raises `httpx.HTTPError`, and nothing else."""
+        headers = {} if last is None else {"Last-Event-ID": last}
+        url = f"{self.url}/api/events"
+        return self._http.stream("GET", url, params=dict(asked), headers=headers, timeout=timeout)
 
     def _ask(self, method: str, path: str, *, timeout_s: float = TIMEOUT_S, **more: Any) -> Any:
         try:
-            answer = self._http.request(method, self._url + path, timeout=timeout_s, **more)
+            answer = self._http.request(method, self.url + path, timeout=timeout_s, **more)
             told = answer.json() if answer.content else {}
         except httpx.HTTPError as error:
             raise ApiError(
-                0, {"detail": f"{self._url} does not answer ({error}); is the gateway running?"}
+                0, {"detail": f"{self.url} does not answer ({error}); is the gateway running?"}
             ) from None
         except ValueError:
-            raise ApiError(0, {"detail": f"{self._url} does not answer as a voicegate does"}) from None
+            raise ApiError(0, {"detail": f"{self.url} does not answer as a voicegate does"}) from None
         if answer.is_success:
             return told
         raise ApiError(answer.status_code, told if isinstance(told, dict) else {})
@@ -99,15 +116,26 @@ class HouseClient:
         """Whose the token is, and what it may."""
         return dict(self._ask("GET", "/api/me"))
 
-    def calls(self, count: int, **search: Any) -> Iterator[dict[str, Any]]:
-        """The calls found, `count` at most, page by page; `search` as the operation `list_calls` has it."""
-        asked = {name: value for name, value in search.items() if value not in (None, "", False)}
+    def calls(self, count: int | None, **search: Any) -> Iterator[dict[str, Any]]:
+        """The calls found, `count` at most (None: all); `search` as the operation `list_calls` has it."""
+        return self._listed("/api/calls", "calls", count, search)
+
+    def refused(self, count: int | None, **search: Any) -> Iterator[dict[str, Any]]:
+        """The calls that were not taken; `search` as the operation `list_refused` has it."""
+        return self._listed("/api/refused", "refused", count, search)
+
+    def _listed(
+        self, path: str, name: str, count: int | None, search: Mapping[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        """A list, page by page."""
+        asked = {key: value for key, value in search.items() if value not in (None, "", False)}
         cursor: str | None = None
-        while count > 0:
+        while count is None or count > 0:
             at = {"cursor": cursor} if cursor else {}
-            page = self._ask("GET", "/api/calls", params={**asked, "limit": min(count, 1000), **at})
-            yield from page["calls"]
-            count, cursor = count - len(page["calls"]), page["next"]
+            page = self._ask("GET", path, params={**asked, "limit": min(count or AT_ONCE, AT_ONCE), **at})
+            self.silence = self.silence or str(page.get("silence") or "")
+            yield from page[name]
+            count, cursor = None if count is None else count - len(page[name]), page["next"]
             if cursor is None:
                 return
 

@@ -228,4 +228,5 @@ def _facts(
         user=user or None,
         trunk=trunk,
         headers=headers or None,
+        sip_call_id=request.call_id,
     )

@@ -190,10 +190,14 @@ class Routing:
         await self._close_row(call_id, CallEnding(End.REFUSED, why))
         await asyncio.to_thread(self._usage.over, call_id)
 
-    async def _close_row(self, call_id: str, how: CallEnding, at: float | None = None) -> CallEnding:
+    async def _close_row(
+        self, call_id: str, how: CallEnding, at: float | None = None, sounded: float | None = None
+    ) -> CallEnding:
         """Returns what the row says by then."""
         try:
-            return CallEnding.read(await asyncio.to_thread(self._registry.close_call, call_id, how, at))
+            return CallEnding.read(
+                await asyncio.to_thread(self._registry.close_call, call_id, how, at, sounded)
+            )
         except RegistryError as error:
             log.error("registry.not_closed", call_id=call_id, error=str(error))
             return how
@@ -255,6 +259,7 @@ class Routing:
             grant_jti=grant.jti,
             voice=grant.voice,
             voice_hash=grant.voice_hash,
+            sip_call_id=facts.sip_call_id or None,
         )
         try:
             self._registry.enter(row)
@@ -393,15 +398,20 @@ class Routing:
         return self._office.renew(grant)
 
     async def ended(
-        self, call_id: str, how: CallEnding, spoken: Sequence[SpokenUnder] = (), at: float | None = None
+        self,
+        call_id: str,
+        how: CallEnding,
+        spoken: Sequence[SpokenUnder] = (),
+        at: float | None = None,
+        sounded: float | None = None,
     ) -> CallEnding:
         """The call is over, now or since `at` (seconds since the epoch); a second word of it changes nothing.
 
-        `spoken` is what was said under its grants, as far as a hall has told. Returns how the call ended, as
-        its row says.
+        `spoken` is what was said under its grants, as far as a hall has told, `sounded` how it
+        sounded, the worse way's MOS. Returns how the call ended, as its row says.
         """
         self.calls.pop(call_id, None)
-        stands = await self._close_row(call_id, how, at)
+        stands = await self._close_row(call_id, how, at, sounded)
         await asyncio.to_thread(self._usage.over, call_id, spoken)
         return stands
 

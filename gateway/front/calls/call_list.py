@@ -1,65 +1,145 @@
-"""The list of calls, page by page: those that have not ended, then the others, the newest first in both.
+"""The list of calls, page by page and in the order asked for (`gateway.store.call_order`).
 
-The registry has every call; Redis adds where each stands now, its turns and how it sounds.
+The registry has every call; Redis adds where each stands now, its turns and how it sounds. While Redis says
+nothing, the list does not know which calls still live, and says why.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
-from dataclasses import replace
+import time
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+from redis.exceptions import RedisError
+
+from gateway.front.calls.list_cursor import ListCursor
 from gateway.store.call_cause import judged
 from gateway.store.call_headers import CallHeaders
+from gateway.store.call_order import ORDERS, Sort
 from gateway.store.call_search import CallSearch
 from gateway.store.known_call import KnownCall, whole_call
+from gateway.store.living_calls import STALE_S
 from gateway.store.refused_calls import RefusedCalls
 from gateway.store.registry import CallRow, Registry
 from gateway.store.sessions import Sessions
 
-_CURSOR: Final = re.compile(r"([oe])~([0-9]{1,12}\.[0-9]{1,6})~([A-Za-z0-9._~-]{1,64})", re.ASCII)
+MOST_COUNTED: Final = 10_000
+"""Calls that are counted at most."""
+SILENT: Final = "Redis does not answer"
+
+Placed = tuple[int, CallRow]
+"""A row, and in which part of the list it stands."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallsWanted:
+    """A page that is asked for. `counted`: how many calls there are is to be told, too."""
+
+    search: CallSearch = field(default_factory=CallSearch)
+    sort: Sort = ""
+    count: int = 100
+    cursor: str | None = None
+    counted: bool = False
+
+    @property
+    def kind(self) -> object:
+        """What a cursor of this list is good for."""
+        return "calls", self.sort, self.search
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedCalls:
+    """A page: calls as JSON, the cursors of the pages after and before it, None where there is none."""
+
+    calls: list[dict[str, Any]]
+    following: str | None = None
+    preceding: str | None = None
+    found: int | None = None
+    """How many there are, `MOST_COUNTED` at most; None: it was not asked."""
+    found_more: bool = False
+    """Whether there are more than that."""
+    silence: str | None = None
+    """Why it is not known which calls live; None: it is."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As the API tells it."""
+        return {
+            "calls": self.calls, "next": self.following, "previous": self.preceding,
+            "found": self.found, "found_more": self.found_more, "silence": self.silence,
+        }  # fmt: skip
 
 
 class CallList:
-    """Of all gateways that share the registry."""
+    """Of all gateways that share the registry. `sessions` is None where Redis is not asked at all."""
 
-    def __init__(self, registry: Registry, sessions: Sessions) -> None:
+    def __init__(self, registry: Registry, sessions: Sessions | None) -> None:
         self._registry = registry
         self._sessions = sessions
 
-    async def page(
-        self, search: CallSearch, count: int, cursor: str | None
-    ) -> tuple[list[dict[str, Any]], str | None]:
-        """The calls found, `count` at most, and the cursor of the next page; None: there is none.
+    async def page(self, wanted: CallsWanted) -> ListedCalls:
+        """The calls found, in their order: two queries at most, three with the count, and one word to Redis.
 
         A call that ends between two pages may stand on both. Raises `ValueError` for a cursor that is none of
-        ours, `RegistryError`, and `RedisError` or `OSError` while Redis is away.
+        this list's, `RegistryError`.
         """
-        rows = await asyncio.to_thread(self._rows, search, count + 1, _read(cursor))
-        more, rows = len(rows) > count, rows[:count]
-        ids = [row.call_id for row in rows]
-        facts = await self._sessions.heads(ids)
-        living = await self._sessions.living() if any(row.ended_at is None for row in rows) else set()
+        cursor = None if wanted.cursor is None else ListCursor.read(wanted.cursor, wanted.kind)
+        placed, more = await asyncio.to_thread(self._rows, wanted, cursor)
+        rows = [row for _, row in placed]
+        following = preceding = None
+        back = cursor is not None and cursor.backwards
+        if placed:
+            (first, top), (last, bottom) = placed[0], placed[-1]
+            if more or back:
+                following = ListCursor(False, last, bottom.call_id).write(wanted.kind)
+            if more if back else cursor is not None:
+                preceding = ListCursor(True, first, top.call_id).write(wanted.kind)
+        elif cursor is not None and not back:
+            preceding = ListCursor(True, cursor.part, cursor.place).write(wanted.kind)
+        counted = await asyncio.to_thread(self._counted, wanted.search) if wanted.counted else None
+        facts, living, silence = await self._said_of(rows)
         shown = [
             KnownCall.of(row, facts.get(row.call_id, {}), lives=row.call_id in living).shown() for row in rows
         ]
-        return shown, _cursor(rows[-1]) if more else None
+        return ListedCalls(
+            calls=shown, following=following, preceding=preceding, silence=silence,
+            found=None if counted is None else min(counted, MOST_COUNTED),
+            found_more=counted is not None and counted > MOST_COUNTED,
+        )  # fmt: skip
 
     async def one(self, call_id: str) -> dict[str, Any] | None:
-        """A call with its turns and events, as long as Redis has them, and what was wrong with it.
+        """A call by its id or its caller's SIP Call-ID, with its turns and events as long as Redis has them,
+        and what was wrong with it; None when no such call was entered, nor refused.
 
-        None when no such call was entered, nor refused. Raises as `page` does.
+        Raises `RegistryError`; `RedisError` or `OSError` where Redis alone could know it.
         """
-        record = await self._sessions.show(call_id)
-        call = await asyncio.to_thread(self._whole, call_id, record)
-        return None if call is None else {**call, **judged(call)}
+        row = await asyncio.to_thread(self._row, call_id)
+        name = call_id if row is None else row.call_id
+        record: dict[str, Any] | None = None
+        away: Exception | None = None
+        lives = False
+        if self._sessions is not None:
+            try:
+                record = await self._sessions.show(name)
+                seen_at = await self._sessions.last_seen(name) if record is not None else None
+                lives = seen_at is not None and time.time() - seen_at <= STALE_S
+            except (RedisError, OSError) as error:
+                away = error
+        call = await asyncio.to_thread(self._whole, name, row, record, lives)
+        if call is None:
+            if away is not None:
+                raise away
+            return None
+        silent = away is not None or self._sessions is None
+        return {**call, **judged(call), **({"silence": SILENT} if silent else {})}
 
     async def course(self, call_id: str) -> dict[str, Any] | None:
         """What is known of a call's course: itself, what was wrong, its sound, its SIP and its log lines.
 
-        None when nobody knows of it. Raises as `page` does.
+        None when nobody knows of it. Raises `RegistryError`; `RedisError` or `OSError` while Redis is
+        away.
         """
+        assert self._sessions is not None  # noqa: S101  # the front's list has them
         call, sound, ladder, log = await asyncio.gather(
             self.one(call_id),
             self._sessions.sound(call_id),
@@ -73,36 +153,47 @@ class CallList:
         shown = {name: value for name, value in known.items() if name not in verdict}
         return {"call": shown, **verdict, "sound": sound, "ladder": ladder, "log": log}
 
-    def _whole(self, call_id: str, record: dict[str, Any] | None) -> dict[str, Any] | None:
+    def _row(self, call_id: str) -> CallRow | None:
+        return self._registry.get(call_id) or self._registry.by_sip_call_id(call_id)
+
+    def _whole(
+        self, call_id: str, row: CallRow | None, record: dict[str, Any] | None, lives: bool
+    ) -> dict[str, Any] | None:
         """What SQL has of a call, beside what Redis says. Blocks."""
-        row = self._registry.get(call_id)
         if record is not None:
-            return whole_call(row, record)
+            return whole_call(row, record, lives=lives)
         if row is None:
             return whole_call(None, None, RefusedCalls(self._registry).of(call_id))
         return whole_call(row, None, headers=CallHeaders(self._registry).of(call_id))
 
-    def _rows(self, search: CallSearch, count: int, at: tuple[bool, float, str] | None) -> list[CallRow]:
-        """Two queries at most, each by an index."""
-        rows: list[CallRow] = []
-        if search.ended is not True and (at is None or not at[0]):
-            after = None if at is None else at[1:]
-            rows = list(self._registry.find(replace(search, ended=False), count, after))
-        if search.ended is not False and len(rows) < count:
-            after = at[1:] if at is not None and at[0] else None
-            rows += self._registry.find(replace(search, ended=True), count - len(rows), after)
-        return rows
+    def _rows(self, wanted: CallsWanted, cursor: ListCursor | None) -> tuple[list[Placed], bool]:
+        """The rows of a page, and whether there are more in the direction in which it was read."""
+        parts = ORDERS[wanted.sort]
+        at = cursor or ListCursor(False, 0, "")
+        if at.part >= len(parts):
+            raise ValueError("that is not a cursor of this list")
+        found: list[Placed] = []
+        numbers = range(at.part, -1, -1) if at.backwards else range(at.part, len(parts))
+        for number in numbers:
+            part, left = parts[number], wanted.count + 1 - len(found)
+            if left > 0 and wanted.search.may_find(ended=part.ended):
+                beyond = cursor.place if cursor is not None and number == at.part else None
+                rows = self._registry.find(wanted.search, left, part, beyond, backwards=at.backwards)
+                found += [(number, row) for row in rows]
+        more, found = len(found) > wanted.count, found[: wanted.count]
+        return (found[::-1] if at.backwards else found), more
 
+    def _counted(self, search: CallSearch) -> int:
+        return self._registry.matches(search, MOST_COUNTED + 1)
 
-def _read(cursor: str | None) -> tuple[bool, float, str] | None:
-    """Whether it stands among those that ended, when it began, its id."""
-    if cursor is None:
-        return None
-    found = _CURSOR.fullmatch(cursor)
-    if found is None:
-        raise ValueError("that is not a cursor of this list")
-    return found[1] == "e", float(found[2]), found[3]
-
-
-def _cursor(row: CallRow) -> str:
-    return f"{'o' if row.ended_at is None else 'e'}~{row.started_at:.6f}~{row.call_id}"
+    async def _said_of(self, rows: list[CallRow]) -> tuple[dict[str, dict[str, Any]], set[str], str | None]:
+        """What Redis says of these calls, which of them live, and why it says nothing."""
+        if self._sessions is None:
+            return {}, set(), SILENT
+        if not rows:
+            return {}, set(), None
+        open_ones = [row.call_id for row in rows if row.ended_at is None]
+        try:
+            return *(await self._sessions.seen([row.call_id for row in rows], open_ones)), None
+        except (RedisError, OSError):
+            return {}, set(), SILENT

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Collection
 from typing import Final
 
@@ -22,7 +22,7 @@ from gateway.errors import RpcError, RpcTimeout
 from gateway.front.admission.routing import Routing
 from gateway.front.house.metrics import Metrics
 from gateway.ipc.ending import CallEnding, End
-from gateway.ipc.hall_messages import CallClosed, EndCall, Health, SpokenUnder
+from gateway.ipc.hall_messages import CallClosed, CallRated, EndCall, Health, SpokenUnder
 from gateway.store.call_record import CallRecord
 from gateway.store.registry import Registry, RegistryError
 from gateway.store.sessions import Sessions
@@ -58,12 +58,24 @@ class Closing:
         """what lines said of calls that are not settled yet: a line knows more than the edge"""
         self._closed: deque[str] = deque(maxlen=REMEMBERED)
         """those that a hall closed, the newest"""
+        self._sounded: OrderedDict[str, float] = OrderedDict()
+        """how calls sounded, the worse way's MOS, until they are over"""
+
+    def rated(self, rated: CallRated) -> None:
+        """How the caller's sound was on the whole; a hall tells it just before the call is over."""
+        ways = [way.mos for way in (rated.from_caller, rated.to_caller) if way is not None]
+        known = [mos for mos in ways if mos is not None]
+        if known and not rated.target:
+            self._sounded[rated.call_id] = round(min(known), 2)
+            while len(self._sounded) > REMEMBERED:
+                self._sounded.popitem(last=False)
 
     async def closed(self, closed: CallClosed) -> None:
         """A hall says that a call is over."""
         self._closed.append(closed.call_id)
         call = self._routing.calls.get(closed.call_id)
-        await self._routing.ended(closed.call_id, closed.how, closed.spoken)
+        sounded = self._sounded.pop(closed.call_id, None)
+        await self._routing.ended(closed.call_id, closed.how, closed.spoken, sounded=sounded)
         self._metrics.call_ended(closed.how, call.lasted_s if call else None)
 
     async def ended(self, call_id: str, how: CallEnding) -> None:
@@ -192,7 +204,11 @@ class Closing:
             at = record.number("ended_at") or at
             spoken = tuple(SpokenUnder(jti, seconds) for jti, seconds in record.spoken.items())
         routed = self._routing.calls.get(call_id)
-        stands = await self._routing.ended(call_id, how, spoken, at)
+        sounded = self._sounded.pop(call_id, None)
+        if record is not None and sounded is None:
+            known = [mos for way in ("mos", "far_mos") if (mos := record.number(way)) is not None]
+            sounded = min(known, default=None)
+        stands = await self._routing.ended(call_id, how, spoken, at, sounded)
         # of a call that was taken, Redis hears even when its hall died before it could say anything of it
         if not over and (record is not None or not reached or routed is not None):
             self._sessions.session(call_id).ended(stands, at=at)

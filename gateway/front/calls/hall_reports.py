@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 
+from gateway.front.calls.closing import Closing
 from gateway.front.halls.headroom import Headroom
 from gateway.front.house.metrics import Metrics
 from gateway.ipc.envelope import Handled
@@ -15,9 +16,10 @@ from gateway.ipc.rpc import Peer
 class HallReports:
     """Takes the reports of all halls."""
 
-    def __init__(self, metrics: Metrics, headroom: Headroom) -> None:
+    def __init__(self, metrics: Metrics, headroom: Headroom, closing: Closing) -> None:
         self._metrics = metrics
         self._headroom = headroom
+        self._closing = closing
 
     @property
     def for_halls(self) -> list[Handled[Peer, Awaitable[object]]]:
@@ -47,6 +49,7 @@ class HallReports:
 
     async def _call_rated(self, _: Peer, rated: CallRated) -> None:
         self._metrics.call_rated(rated)
+        self._closing.rated(rated)
 
     async def _load(self, hall: Peer, load: HallLoad) -> None:
         self._headroom.told(hall.name, load)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.front.admission.rights import Right
+from gateway.store.call_order import Sort
 
 PRINTED = r"^[^\x00-\x1f\x7f]*$"
 """A text without control characters."""
@@ -105,6 +106,24 @@ class CauseShown(AnswerShape):
     remedy: str
 
 
+class RefusedShown(AnswerShape):
+    """A call that was not taken, or several that are alike; then the ids are the newest one's."""
+
+    call_id: str
+    sip_call_id: str
+    caller: str
+    called: str
+    source: str
+    transport: str
+    status: int
+    """What the caller heard: a status of SIP, or of HTTP for a browser."""
+    reason: str
+    started_at: float
+    """When it came, or the newest of them."""
+    first_at: float | None
+    count: int
+
+
 class ShownCall(AnswerShape):
     """A call. `wrong`, `causes` and `not_known` come where one call is asked for."""
 
@@ -119,6 +138,10 @@ class ShownCall(AnswerShape):
     started_at: float = 0.0
     ended_at: float | None = None
     how: str | None = None
+    sip_call_id: str | None = None
+    """Its caller's own Call-ID."""
+    sounded: float | None = None
+    """How it sounded, the worse way's MOS, 1 to 4.5; known at its end."""
     turns: Any = None
     events: list[dict[str, Any]] | None = None
     wrong: bool | None = None
@@ -126,8 +149,10 @@ class ShownCall(AnswerShape):
     """The first cause first; none: nothing was wrong, as far as is known."""
     not_known: list[str] | None = None
     """What nobody can say of it."""
-    refused: dict[str, Any] | None = None
-    """Of a call that was not taken (its state is `refused`): its status, the reason."""
+    refused: RefusedShown | None = None
+    """Why it was not taken; then its state is `refused`."""
+    silence: str | None = None
+    """Why its turns and events are not known, and whether it lives."""
 
 
 class SoundPart(AnswerShape):
@@ -210,20 +235,37 @@ class CallCourse(AnswerShape):
 
 
 class CallPage(AnswerShape):
-    """Calls: those that have not ended, then the others, the newest first in both."""
+    """A page of calls."""
 
     calls: list[ShownCall]
     next: str | None
     """The next page's `cursor`; null: there is none."""
+    previous: str | None
+    """The `cursor` of the page before."""
+    found: int | None
+    """How many there are, counted to 10,000; null: `count` was not asked."""
+    found_more: bool
+    """There are more than that."""
+    silence: str | None
+    """Why it is not known which calls still live; null: it is."""
 
 
-class CallsAsked(BaseModel):
-    """Which calls: what stands behind the question mark."""
+class RefusedPage(AnswerShape):
+    """A page of calls that were not taken."""
+
+    refused: list[RefusedShown]
+    next: str | None
+    previous: str | None
+    found: int | None
+
+
+class RefusedAsked(BaseModel):
+    """Which calls, and which page of them: what stands behind the question mark."""
 
     model_config = ConfigDict(extra="forbid")
 
-    state: Literal["live", "ended"] | None = None
-    """live: those that have not ended"""
+    id: Annotated[str, Field(max_length=128, pattern=PRINTED)] = ""
+    """how its id begins, or its caller's SIP Call-ID"""
     caller: Annotated[str, Field(max_length=128, pattern=PRINTED)] = ""
     """a part of who called: of a number its digits"""
     called: Annotated[str, Field(max_length=128, pattern=PRINTED)] = ""
@@ -232,12 +274,35 @@ class CallsAsked(BaseModel):
     """began at this time or later"""
     until: Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)] | None = None
     """began before it"""
-    failed: bool = False
-    """ended by a failure"""
+    count: bool = False
+    """tell how many there are, too"""
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
     """how many at most"""
     cursor: Annotated[str, Field(max_length=100)] | None = None
-    """`next` of the page before"""
+    """`next` or `previous` of a page; good for the same search and order alone"""
+
+
+class CallsAsked(RefusedAsked):
+    """Which calls that were taken, and in which order."""
+
+    state: Literal["live", "ended"] | None = None
+    """live: those that have not ended"""
+    route: Annotated[str, Field(max_length=64, pattern=PRINTED)] = ""
+    """the route that took it"""
+    voice: Annotated[str, Field(max_length=80, pattern=PRINTED)] = ""
+    """the voice that it was given"""
+    how: Annotated[str, Field(max_length=200, pattern=PRINTED)] = ""
+    """how the text begins that says how it ended"""
+    failed: bool = False
+    """ended by a failure"""
+    poor: bool = False
+    """sounded poor, one way or the other; known once it is over"""
+    least_s: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None = None
+    """lasted so many seconds or more"""
+    most_s: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)] | None = None
+    """lasted so many seconds or less"""
+    sort: Sort = ""
+    """by what, `-`: downwards; without it those that have not ended, then the others, the newest first"""
 
 
 class SayWish(BodyShape):

@@ -11,7 +11,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.errors import CallRefused
-from gateway.front.http.api_shapes import CallsAsked, MuteWish, SayWish, TransferWish
+from gateway.front.calls.call_list import CallsWanted, ListedCalls
+from gateway.front.calls.refused_list import ListedRefusals
+from gateway.front.http.api_shapes import CallsAsked, MuteWish, RefusedAsked, SayWish, TransferWish
 from gateway.front.http.operations import body_of, wrong
 from gateway.front.http.problems import refusal, refused_call
 from gateway.front.http.recording_desk import RecordingDesk
@@ -37,13 +39,16 @@ class CallHouse(Protocol):
         there.
         """
 
-    async def list_calls(
-        self, search: CallSearch, count: int, cursor: str | None
-    ) -> tuple[list[dict[str, Any]], str | None]:
-        """Running calls, then the others, and the next page's cursor, if there is one.
+    async def list_calls(self, wanted: CallsWanted) -> ListedCalls:
+        """A page of the calls.
 
         Raises `CallRefused` while they cannot be known, `ValueError` for a cursor that is none of ours.
         """
+
+    async def list_refused(
+        self, search: CallSearch, count: int, cursor: str | None, *, counted: bool
+    ) -> ListedRefusals:
+        """A page of the calls that were not taken. Raises as `list_calls` does."""
 
     async def show_call(self, call_id: str) -> dict[str, Any] | None:
         """One call with its events, or None. Raises `CallRefused` as `list_calls` does."""
@@ -60,22 +65,42 @@ class CallDesk:
         self._recordings = recordings
 
     async def listed(self, request: Request) -> Response:
-        """Running calls, then the others."""
+        """Running calls, then the others, or as they shall be sorted."""
         try:
             asked = CallsAsked.model_validate(dict(request.query_params))
             ended = None if asked.state is None else asked.state == "ended"
             search = CallSearch(
-                caller=asked.caller, called=asked.called, since=asked.since, until=asked.until,
-                failed=asked.failed, ended=ended,
+                id=asked.id, caller=asked.caller, called=asked.called, route=asked.route, voice=asked.voice,
+                how=asked.how, since=asked.since, until=asked.until, failed=asked.failed, poor=asked.poor,
+                least_s=asked.least_s, most_s=asked.most_s, ended=ended,
             )  # fmt: skip
-            calls, following = await self._house.list_calls(search, asked.limit, asked.cursor)
+            wanted = CallsWanted(
+                search=search, sort=asked.sort, count=asked.limit, cursor=asked.cursor, counted=asked.count
+            )
+            page = await self._house.list_calls(wanted)
         except ValidationError as error:
             return refusal(400, wrong(error.errors(include_input=False, include_url=False)))
         except ValueError as error:
             return refusal(400, str(error))
         except CallRefused as refused:
             return refused_call(refused)
-        return JSONResponse({"calls": calls, "next": following})
+        return JSONResponse(page.to_json())
+
+    async def refused(self, request: Request) -> Response:
+        """Calls that were not taken."""
+        try:
+            asked = RefusedAsked.model_validate(dict(request.query_params))
+            search = CallSearch(
+                id=asked.id, caller=asked.caller, called=asked.called, since=asked.since, until=asked.until
+            )
+            page = await self._house.list_refused(search, asked.limit, asked.cursor, counted=asked.count)
+        except ValidationError as error:
+            return refusal(400, wrong(error.errors(include_input=False, include_url=False)))
+        except ValueError as error:
+            return refusal(400, str(error))
+        except CallRefused as refused:
+            return refused_call(refused)
+        return JSONResponse(page.to_json())
 
     async def shown(self, request: Request) -> Response:
         """One call."""

@@ -115,13 +115,18 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     # ── calls ──
     Operation(
         name="list_calls", method="GET", path="/api/calls", needs="calls.read", gives=shapes.CallPage,
-        does="Lists running calls, then the others, page by page.", asks=shapes.CallsAsked,
-        refuses=(400, 502, 503),
+        does="Lists calls page by page: running ones, then the others, or as they shall be sorted.",
+        asks=shapes.CallsAsked, refuses=(400, 502, 503),
+    ),
+    Operation(
+        name="list_refused", method="GET", path="/api/refused", needs="calls.read", gives=shapes.RefusedPage,
+        does="Lists calls that were not taken, and why, page by page, the newest first; those alike are one.",
+        asks=shapes.RefusedAsked, refuses=(400, 502, 503),
     ),
     Operation(
         name="show_call", method="GET", path="/api/calls/{call_id}", needs="calls.read",
-        does="Shows one call with its turns and events, and what was wrong with it.", gives=shapes.ShownCall,
-        refuses=(404, 502, 503),
+        does="Shows one call with its turns and events, and what was wrong with it, or why it was not taken.",
+        gives=shapes.ShownCall, refuses=(404, 502, 503),
     ),
     Operation(
         name="call_course", method="GET", path="/api/calls/{call_id}/course", needs="calls.read",

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import text
 
-from consent.ledger.call_leaf import ENDED, LATER, SEAL_WITHIN_S, call_leaf
+from consent.ledger.call_leaf import ENDED, LATER, LATER_NAMED, SEAL_WITHIN_S, call_leaf
 from consent.ledger.chain import Row
 from consent.proof.call_seals import SEALED, SealOfCall, check_calls, seal_of
 from gateway.cli.main import cli
@@ -118,6 +118,7 @@ EDITS = {
     "grant_jti": "NULL", "voice": "'heart'", "voice_hash": "'00'", "caller": "'sip:eve@x'",
     "called": "'sip:x@x'", "source": "'x'", "started_at": "'2026-01-01 00:00:00.000000'",
     "ended_at": "'2027-02-01 00:00:00.000000'", "how": "'failed'", "plan": "'0123456789ac'",
+    "sip_call_id": "'x@y'", "sounded": "1.5",
 }  # fmt: skip
 
 
@@ -137,7 +138,7 @@ def test_an_edited_row_is_told(sealing: Sealing, column: str) -> None:
 
 def test_every_column_of_a_call_is_covered() -> None:
     assert set(EDITS) | {"call_id"} == {column.name for column in CALLS.columns}
-    assert set(ENDED) | set(LATER) == {column.name for column in CALLS.columns}
+    assert set(ENDED) | set(LATER) | set(LATER_NAMED) == {column.name for column in CALLS.columns}
 
 
 @both_databases
@@ -155,6 +156,13 @@ def test_a_row_without_a_plan_has_the_leaf_that_it_had_before_plans_were_kept() 
     call = {"call_id": "a1", "payload": 1, "started_at": 1.0}
     assert call_leaf(call, "entered") == call_leaf({**call, "plan": None}, "entered")
     assert call_leaf(call, "entered") != call_leaf({**call, "plan": "0123456789ab"}, "entered")
+
+
+def test_what_later_versions_keep_is_covered_under_its_name_and_the_sound_at_the_end_alone() -> None:
+    call = {"call_id": "a1", "payload": 1, "started_at": 1.0}
+    assert call_leaf({**call, "plan": "x"}, "ended") != call_leaf({**call, "sip_call_id": "x"}, "ended")
+    assert call_leaf({**call, "sounded": 4.1}, "entered") == call_leaf(call, "entered")
+    assert call_leaf({**call, "sounded": 4.1}, "ended") != call_leaf(call, "ended")
 
 
 WAYS = {

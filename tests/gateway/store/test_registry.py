@@ -19,7 +19,7 @@ from sqlalchemy import select
 from gateway.errors import StartError
 from gateway.store import registry as module
 from gateway.store.call_search import CallSearch
-from gateway.store.call_tables import LEAVES
+from gateway.store.call_tables import LATER_COLUMNS, LATER_INDEXES, LEAVES
 from gateway.store.registry import CallRow, PayloadTaken, Registry, RegistryError
 from tests.full_disk import full_disk
 
@@ -231,24 +231,34 @@ def test_a_url_that_leads_nowhere_is_one_clear_line(bad: str, says: str) -> None
     assert "\n" not in str(caught.value)
 
 
-def test_a_registry_of_before_the_plan_was_kept_is_read_and_gets_its_column(tmp_path: Path) -> None:
+def test_a_registry_of_an_earlier_version_is_read_and_gets_its_columns_and_indexes(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'calls.db'}"
     opened = Registry.open(url)
     entered = opened.enter(
         CallRow(
-            call_id="c1", payload=1, route="demo", caller="a", called="b", source="c", plan="0123456789ab"
+            call_id="c1", payload=1, route="demo", caller="a", called="b", source="c", plan="0123456789ab",
+            sip_call_id="x@y",
         )
-    )
+    )  # fmt: skip
     opened.close()
     with sqlite3.connect(tmp_path / "calls.db") as database:
-        database.execute("ALTER TABLE calls DROP COLUMN plan")
+        for index in LATER_INDEXES:
+            database.execute(f"DROP INDEX {index.name}")
+        for column in LATER_COLUMNS:
+            database.execute(f"ALTER TABLE calls DROP COLUMN {column.name}")
     reader = Registry.read(url)
     assert reader is not None
     began = pytest.approx(entered.started_at, abs=1e-6)  # a column of microseconds
-    assert reader.get("c1") == replace(entered, plan=None, started_at=began)
-    assert [row.call_id for row in reader.find(CallSearch())] == ["c1"]
+    assert reader.get("c1") == replace(entered, plan=None, sip_call_id=None, started_at=began)
+    for search in (CallSearch(), CallSearch(id="c")):
+        assert [row.call_id for row in reader.find(search)] == ["c1"]
+    assert list(reader.find(CallSearch(poor=True))) == []
+    assert reader.by_sip_call_id("x@y") is None
     reader.close()
     again = Registry.open(url)
     again.enter(replace(entered, call_id="c2", payload=2))
     assert [row.plan for row in again.find(CallSearch())] == [None, "0123456789ab"]
+    assert [row.call_id for row in again.find(CallSearch(id="x@"))] == ["c2"]
+    again.close_call("c2", "hung up", sounded=2.5)
+    assert [row.sounded for row in again.find(CallSearch(poor=True))] == [2.5]
     again.close()

@@ -11,8 +11,9 @@ from click.testing import CliRunner
 
 from gateway.cli.calls.call_follow import followed, told_line
 from gateway.cli.calls.calls_command import calls
-from gateway.config.settings import Settings
+from gateway.cli.house.house_client import HouseClient
 from gateway.errors import VoicegateError
+from gateway.store.sip_users import console_token
 from tests.e2e.gateway_process import free_port
 from tests.gateway.front.http.test_event_feed import Fed, fed
 from tests.needs import HANGS_S
@@ -20,17 +21,17 @@ from tests.needs import HANGS_S
 __all__ = ["fed"]
 
 
-def settings_of(fed: Fed, folder: Path) -> Settings:
+def house_of(fed: Fed, folder: Path) -> HouseClient:
     """With the console's token that the feed's app asks for."""
-    return Settings(host="127.0.0.1", http_port=int(fed.url.rpartition(":")[2]), data_dir=folder)
+    return HouseClient(fed.url, console_token(folder))
 
 
 async def test_events_are_followed_through_a_front_that_restarts(fed: Fed, tmp_path: Path) -> None:
-    settings = settings_of(fed, tmp_path)
+    house = house_of(fed, tmp_path)
     seen: list[str] = []
 
     def follow() -> None:
-        for event in itertools.islice(followed(settings), 3):
+        for event in itertools.islice(followed(house), 3):
             seen.append(event["call_id"])
 
     following = asyncio.create_task(asyncio.to_thread(follow))
@@ -51,16 +52,16 @@ async def test_events_are_followed_through_a_front_that_restarts(fed: Fed, tmp_p
 
 
 async def test_one_call_is_told_from_its_beginning(fed: Fed, tmp_path: Path) -> None:
-    settings = settings_of(fed, tmp_path)
+    house = house_of(fed, tmp_path)
     await fed.calls("c1", "c2")
-    event = await asyncio.to_thread(lambda: next(followed(settings, "c2")))
+    event = await asyncio.to_thread(lambda: next(followed(house, "c2")))
     assert event["call_id"] == "c2"
 
 
-def test_without_a_gateway_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_gateway_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.cli.calls.call_follow.AWAY_S", 0.0)
     with pytest.raises(VoicegateError, match="no gateway answers"):
-        next(followed(Settings(host="127.0.0.1", http_port=free_port(), data_dir=tmp_path)))
+        next(followed(HouseClient(f"http://127.0.0.1:{free_port()}", "a token")))
 
 
 def test_a_line_is_one_line_and_harms_no_terminal() -> None:

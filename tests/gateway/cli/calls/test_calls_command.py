@@ -91,9 +91,9 @@ def test_what_an_older_gateway_wrote_is_listed_with_the_gateway_down() -> None:
     assert f"{datetime.fromtimestamp(days_ago):%Y-%m-%d %H:%M:%S}" in lines[1]
     assert lines[1].endswith("caller hung up")
     assert "Redis does not answer" in result.stderr
-    both = json.loads(voicegate("calls", "--json").stdout)
-    assert [call["call_id"] for call in both["unknown"]] == ["c-new"]
-    assert both["live"] == []
+    told = json.loads(voicegate("calls", "--json").stdout)
+    states = [(call["call_id"], call["state"]) for call in told["calls"]]
+    assert (states, told["more"]) == ([("c-new", "unknown"), ("c-old", "ended")], False)
     shown = voicegate("calls", "show", "c-old").output
     assert "caller hung up after 10 s" in shown
 
@@ -316,7 +316,8 @@ def test_calls_that_are_alike_are_one_line_with_their_number() -> None:
 
 def test_without_refused_calls_the_place_is_named(own_house: Path) -> None:
     assert f"no calls yet in the data directory {own_house}" in voicegate("calls", "--refused").stdout
-    assert "give --failed or --refused" in refused("--failed", "--refused")
+    for option in ("--failed", "--poor", "--route=demo", "--sort=caller", "--at-least=1"):
+        assert "--refused goes with --id" in refused(option, "--refused")
 
 
 # ── what callers wrote ───────────────────────────────────────────────────────────────────────────────
@@ -415,9 +416,9 @@ async def test_calls_and_one_call(valkey: Valkey, own_house: Path, monkeypatch: 
     call.note(target_codec="PCMA", target_packets=480, target_lost=20, target_mos=3.9, target_far_sent=500)
     call.ended("caller hung up", underruns=2)
     await sessions.close()
-    both = json.loads((await run("calls", "--json")).output)
-    assert ([c["call_id"] for c in both["live"]], [c["call_id"] for c in both["ended"]]) == ([], ["c1"])
-    assert both["ended"][0]["how"] == "caller hung up"
+    told = json.loads((await run("calls", "--json")).output)["calls"]
+    assert [(call["call_id"], call["state"]) for call in told] == [("c2", "unknown"), ("c1", "ended")]
+    assert told[1]["how"] == "caller hung up"
     shown = (await run("calls", "show", "c1")).output
     assert "payload 000000000abc" in shown
     assert "bot: daily   [whole 512 ms]" in shown

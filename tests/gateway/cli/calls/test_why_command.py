@@ -101,7 +101,7 @@ def test_a_call_that_was_not_taken_says_so_by_either_id() -> None:
 def test_a_call_that_nobody_knows_is_an_error(own_house: Path) -> None:
     result = voicegate("calls", "why", "c\x1b[2J")
     assert result.exit_code == 1
-    assert "no call c\\x1b[2J is known" in result.stderr
+    assert "no call c\\x1b[2J in the data directory" in result.stderr
     assert not own_house.exists()
 
 

@@ -95,9 +95,9 @@ def test_this_machine_s_own_is_asked_at_its_own_address(tmp_path: Path) -> None:
     context = click.Context(click.Command("x"))
     for host, url in (("0.0.0.0", "127.0.0.1"), ("::1", "[::1]"), ("192.0.2.1", "192.0.2.1")):
         client = HouseClient.of(context, Settings(host=host, data_dir=tmp_path))
-        assert client._url == f"http://{url}:8080"
+        assert client.url == f"http://{url}:8080"
     file = tmp_path / "token"
     file.touch(0o600)
     file.write_text("x")
     context.meta[META] = Elsewhere("https://gate.example", file, None)
-    assert HouseClient.of(context, Settings(data_dir=tmp_path))._url == "https://gate.example"
+    assert HouseClient.of(context, Settings(data_dir=tmp_path)).url == "https://gate.example"

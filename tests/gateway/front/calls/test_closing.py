@@ -18,7 +18,16 @@ from gateway.front.calls.closing import Closing
 from gateway.front.house.metrics import Metrics
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.envelope import Ask, Message
-from gateway.ipc.hall_messages import CallClosed, CallOffer, EndCall, HallHealth, Health, LiveCall
+from gateway.ipc.hall_messages import (
+    CallClosed,
+    CallOffer,
+    CallRated,
+    EndCall,
+    HallHealth,
+    Health,
+    LiveCall,
+    WayRated,
+)
 from gateway.store.living_calls import LIVE
 from gateway.store.registry import CallRow, RegistryError
 from gateway.store.sessions import Sessions
@@ -150,6 +159,22 @@ async def test_what_a_hall_said_before_the_end_is_believed(house: House) -> None
     booting = await house.dies()
     await booting.last_boot()
     assert await house.says(call_id) == "failed: the gateway was stopped"
+
+
+@pytest.mark.parametrize("said_by", ["its hall", "redis"])
+async def test_how_a_call_sounded_stands_in_its_row(house: House, said_by: str) -> None:
+    """The worse way's; of a call that its hall could not close, as Redis has it."""
+    call_id = await house.call()
+    ways = [WayRated(mos, loss=0.1, jitter_s=None) for mos in (3.123, 4.2)]
+    if said_by == "its hall":
+        house.closing.rated(CallRated(call_id, ways[1], WayRated(1.0, 0.5, None), None, target=True))
+        house.closing.rated(CallRated(call_id, ways[0], ways[1], None))
+        await house.closing.closed(CallClosed(call_id, CallEnding(End.CALLER), ()))
+    else:
+        house.sessions.session(call_id).note(mos=4.2, far_mos=3.12)
+        await house.sessions.writer.flush()
+        await (await house.dies()).last_boot()
+    assert house.row(call_id).sounded == 3.12
 
 
 async def test_what_the_registry_says_is_believed_when_redis_never_heard_of_the_end(house: House) -> None:

@@ -17,6 +17,8 @@ import uvicorn
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 from gateway.errors import CallRefused, RpcError
+from gateway.front.calls.call_list import ListedCalls
+from gateway.front.calls.refused_list import ListedRefusals
 from gateway.front.events.event_shelf import EventShelf
 from gateway.front.http.app import build_app
 from gateway.front.http.event_feed import EventFeed
@@ -68,10 +70,13 @@ class Desk:
     def close(self, call_id: str, how: str) -> None:
         self.records[call_id] |= {"state": "ended", "how": how, "ended_at": 2.0}
 
-    async def list_calls(self, *_: Any) -> tuple[list[dict[str, Any]], str | None]:
+    async def list_calls(self, *_: Any) -> ListedCalls:
         while not self.front.ended.empty():
             self.close(*self.front.ended.get_nowait())
-        return list(self.records.values()), None
+        return ListedCalls(calls=list(self.records.values()))
+
+    async def list_refused(self, *_: Any, counted: bool) -> ListedRefusals:
+        return ListedRefusals(refused=[])
 
     async def show_call(self, call_id: str) -> dict[str, Any] | None:
         await self.list_calls()

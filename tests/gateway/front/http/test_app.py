@@ -13,6 +13,8 @@ from starlette.testclient import TestClient
 from gateway.config.settings import Settings
 from gateway.dialplan import Dialplan
 from gateway.errors import CallRefused, StartError
+from gateway.front.calls.call_list import CallsWanted, ListedCalls
+from gateway.front.calls.refused_list import ListedRefusals
 from gateway.front.http.app import build_app
 from gateway.front.http.boundary import MAX_BODY
 from gateway.front.http.credentials import COOKIE, WRONG_TOKENS
@@ -37,7 +39,7 @@ class FakeHouse:
         self.hall: PartState = "ready"
         self.busy = ""
         self.asked = 0
-        self.searched: list[tuple[Any, ...]] = []
+        self.searched: list[Any] = []
         self.steered: list[tuple[str, str]] = []
         self.courses: dict[str, dict[str, Any]] = {
             "c1": {
@@ -64,9 +66,13 @@ class FakeHouse:
             raise CallRefused(404, f"no running call {call_id}")
         self.steered.append((act, what))
 
-    async def list_calls(self, *asked: Any) -> tuple[list[dict[str, Any]], str | None]:
-        self.searched.append(asked)
-        return [{"call_id": "c1", "state": "listening"}], None
+    async def list_calls(self, wanted: CallsWanted) -> ListedCalls:
+        self.searched.append(wanted)
+        return ListedCalls(calls=[{"call_id": "c1", "state": "listening"}])
+
+    async def list_refused(self, *asked: Any, counted: bool) -> ListedRefusals:
+        self.searched.append((*asked, counted))
+        return ListedRefusals(refused=[])
 
     async def show_call(self, call_id: str) -> dict[str, Any] | None:
         return {"call_id": call_id} if call_id == "c1" else None
@@ -306,8 +312,10 @@ async def test_a_caller_who_does_not_wait_for_the_answer_gets_no_call(house: Fak
 
 def test_calls_metrics_and_health(local: TestClient, house: FakeHouse) -> None:
     assert local.get("/api/calls").json() == {
-        "calls": [{"call_id": "c1", "state": "listening"}], "next": None,
+        "calls": [{"call_id": "c1", "state": "listening"}], "next": None, "previous": None, "found": None,
+        "found_more": False, "silence": None,
     }  # fmt: skip
+    assert local.get("/api/refused").json() == {"refused": [], "next": None, "previous": None, "found": None}
     assert local.get("/api/calls/c1").json() == {"call_id": "c1"}
     assert local.get("/api/calls/c9").status_code == 404
     assert local.get("/metrics").text == "voicegate_calls 1\n"

@@ -11,6 +11,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from gateway.front.admission.rights import ROLES
+from gateway.front.calls.call_list import CallsWanted
+from gateway.store.call_search import CallSearch
 from gateway.store.sip_users import SipUsers
 from tests.gateway.front.http.test_app import BEARER, FakeHouse
 from tests.gateway.front.http.test_rights import Door
@@ -175,18 +177,36 @@ def test_what_is_no_wish_is_refused(
 
 
 def test_a_search_is_read_as_it_is_written(door: Door, client: TestClient) -> None:
-    assert client.get("/api/calls?state=live&caller=%2B4930&since=1.5&failed=true&limit=3").status_code == 200
-    ((search, count, cursor),) = door.house.searched
-    assert (search.caller, search.since, search.failed, search.ended) == ("+4930", 1.5, True, False)
-    assert (count, cursor) == (3, None)
+    asked = "state=live&caller=%2B4930&since=1.5&failed=true&limit=3&id=ab&route=desk&voice=jane&how=hung+up"
+    more = "poor=1&least_s=2.5&most_s=90&sort=-duration&count=1"
+    assert client.get(f"/api/calls?{asked}&{more}").status_code == 200
+    assert client.get("/api/refused?caller=%2B4930&id=ab&limit=3&count=true").status_code == 200
+    wanted, refused = door.house.searched
+    assert wanted == CallsWanted(
+        search=CallSearch(
+            id="ab", caller="+4930", since=1.5, route="desk", voice="jane", how="hung up", failed=True,
+            poor=True, least_s=2.5, most_s=90.0, ended=False,
+        ),
+        sort="-duration", count=3, counted=True,
+    )  # fmt: skip
+    assert refused == (CallSearch(id="ab", caller="+4930"), 3, None, True)
 
 
 @pytest.mark.parametrize(
     "query", ["limit=0", "limit=x", "limit=9999", "state=x", "since=nan", "since=-1", "since=1e400", "more=1",
-              "caller=%00", "failed=perhaps"],
+              "caller=%00", "failed=perhaps", "sort=price", "sort=--began", "least_s=-1", "most_s=inf",
+              "id=%07", "route=%0a", "cursor=" + "a" * 101],
 )  # fmt: skip
 def test_a_search_that_is_none_is_refused(door: Door, client: TestClient, query: str) -> None:
     assert client.get(f"/api/calls?{query}").status_code == 400
+    assert client.get(f"/api/refused?{query}").status_code == 400
+    assert not door.house.searched
+
+
+@pytest.mark.parametrize("path", ["/api/calls", "/api/refused", "/api/calls/c1"])
+def test_who_may_not_read_calls_lists_none(door: Door, path: str) -> None:
+    told = door.client(**door.shows("caller")).get(path)
+    assert (told.status_code, told.json()["right"]) == (403, "calls.read")
     assert not door.house.searched
 
 
