@@ -326,8 +326,14 @@ class Settings(BaseModel):
     )
     otlp_url: str | None = Field(
         None,
-        description="OpenTelemetry collector (OTLP over HTTP) that is told traces, for example "
+        description="OpenTelemetry collector (OTLP over HTTP) that is told traces and metrics, for example "
         "http://localhost:4318; https unless it is here",
+    )
+    otlp_headers_file: Path | None = Field(
+        None, description="file with headers that it is shown, such as Authorization: Bearer …, one in a line"
+    )
+    otlp_metrics_s: float = Field(
+        60.0, ge=0, le=3600, description="how often it is told the metrics; 0: it is told traces alone"
     )
     mail_relay: Annotated[str, Field(pattern=MAIL_RELAY)] | None = Field(
         None,

@@ -15,6 +15,7 @@ from types import CoroutineType
 from typing import Any, Final
 
 import structlog
+from prometheus_client.core import Metric
 from redis.exceptions import RedisError
 
 from consent.grants.grant import GrantVerifier
@@ -43,8 +44,11 @@ from gateway.front.calls.kept_recordings import KeptRecordings
 from gateway.front.calls.refusals import Refusals
 from gateway.front.calls.refused_list import ListedRefusals, RefusalList
 from gateway.front.calls.web_calls import ConnectedWebLine, WebCalls
+from gateway.front.events.collector import Collector
 from gateway.front.events.event_intake import EventIntake
 from gateway.front.events.event_shelf import EventShelf
+from gateway.front.events.metric_export import MetricExport
+from gateway.front.events.metric_points import MetricPoints
 from gateway.front.events.receivers import Receivers, receivers_of
 from gateway.front.halls.grant_desk import GrantDesk
 from gateway.front.halls.grant_door import GrantDoor
@@ -59,6 +63,7 @@ from gateway.front.house.certificate_watch import CertificateWatch
 from gateway.front.house.house_probes import HouseProbes
 from gateway.front.house.ledger_watch import LedgerWatch
 from gateway.front.house.metrics import Metrics
+from gateway.front.house.process_starts import process_starts
 from gateway.front.house.registry_seal import RegistrySeal
 from gateway.front.house.resident_memory import resident
 from gateway.front.house.signing_certificates import signed_calls
@@ -123,6 +128,7 @@ class Front:
     _shelf: EventShelf = field(init=False)
     _events: EventIntake = field(init=False)
     _receivers: Receivers = field(init=False)
+    _collector: Collector | None = field(init=False)
     certificate: CertificateWatch = field(init=False)
     lines: ConnectedLines = field(init=False)
     reload: Reload = field(init=False)
@@ -152,9 +158,9 @@ class Front:
         self._events = EventIntake(
             self._shelf, self.sessions, self.registry, recordings_dir(conf), link, self.metrics.alarm
         )
-        self._receivers = Receivers(
-            self._shelf, receivers_of(conf, lambda: self.routing.dialplan), self._events.bell
-        )
+        self._collector = Collector.of(conf)
+        receivers = receivers_of(conf, lambda: self.routing.dialplan, self._collector)
+        self._receivers = Receivers(self._shelf, receivers, self._events.bell)
         self.feed = EventFeed(self._shelf, self._events.bell)
         self.refusals = Refusals(RefusedCalls(self.registry), self.metrics, self._events.refused)
         self.closing = Closing(
@@ -290,6 +296,10 @@ class Front:
         self._tasks.lasting(self._events.keep_own, "front.events.own")
         self._tasks.lasting(self._events.forget, "front.events.forget")
         self._receivers.start()
+        if self._collector is not None and self.settings.otlp_metrics_s:
+            points = MetricPoints(partial(process_starts, self.runtime))
+            export = MetricExport(self._collector, self._measured, points, self.settings.otlp_metrics_s)
+            self._tasks.lasting(export.run, "front.metrics")
         self._tasks.lasting(self._bindings.run, "front.bindings")
         self._tasks.lasting(self._reap, "front.reap")
         self._tasks.lasting(self._ledger_watch.run, "front.ledger")
@@ -307,6 +317,8 @@ class Front:
         await self.refusals.write()
         await self._events.keep_waiting()
         await self._receivers.close()
+        if self._collector is not None:
+            await self._collector.close()
         self._shelf.close()
         await self.seal.seal()
         await self._server.stop()
@@ -423,6 +435,15 @@ class Front:
         return await self._statements.shown(call_id)
 
     async def prometheus(self) -> bytes:
+        await self._measure()
+        return self.metrics.expose()
+
+    async def _measured(self) -> list[Metric]:
+        await self._measure()
+        return self.metrics.families()
+
+    async def _measure(self) -> None:
+        """Has the metrics say how all are now."""
         for name, hall in list(self.routing.halls.items()):
             with contextlib.suppress(RpcError):
                 self.metrics.hall(name, await hall.ask(Health()))
@@ -439,7 +460,6 @@ class Front:
             receivers=self._receivers.state(), listeners=self.feed.listening,
         )  # fmt: skip
         self.metrics.memory(resident(self.runtime))
-        return self.metrics.expose()
 
     async def ready(self) -> HouseState:
         """Whether the gateway can take calls, and what the panel shows."""

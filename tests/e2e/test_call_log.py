@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.cli.caller.testphone import place_call
 from gateway.front.events.trace_spans import trace_of
@@ -27,6 +28,8 @@ pytestmark = pytest.mark.e2e
 
 Start = Callable[..., House]
 SLOTS = ("voicegate_web_slots", "voicegate_web_slots_free")
+KEY = "a key that stands in a file alone"
+"""What the collector is shown."""
 LINES_OF_A_CALL = 10
 """docs/operations.md names it, too."""
 SOUNDS_POOR = {"call.poor", "call.not_poor"}
@@ -37,7 +40,7 @@ OF_NO_CALL = {"line.ticks_dropped", "rpc.stuck", "receiver.refused", "receiver.a
 
 @pytest.fixture
 def collector() -> Iterator[CollectorThread]:
-    with CollectorThread() as running:
+    with CollectorThread(KEY) as running:
         yield running
 
 
@@ -104,9 +107,12 @@ def assert_within_budget(lines: list[dict[str, Any]]) -> None:
 
 @pytest.mark.long("two calls in real time, one with a turn that is answered")
 def test_each_line_about_a_call_names_it_and_they_are_few(
-    own_house: Start, say: Callable[[str], Path], collector: CollectorThread
+    own_house: Start, say: Callable[[str], Path], collector: CollectorThread, tmp_path: Path
 ) -> None:
-    house = own_house(wide_calls=0, otlp_url=collector.url)
+    shown = tmp_path / "otlp headers"
+    shown.touch(mode=0o600)
+    shown.write_text(f"X-Api-Key: {KEY}\n")
+    house = own_house(wide_calls=0, otlp_url=collector.url, otlp_headers_file=shown, otlp_metrics_s=1)
 
     began = house.log_path.stat().st_size
     turns = [say("one two three")]
@@ -124,6 +130,8 @@ def test_each_line_about_a_call_names_it_and_they_are_few(
     assert_named(since(house, began), {"front", "hall0", "web0"}, "web", "webrtc")
     assert_within_budget(since(house, began))
     assert_traced(house, collector)
+    assert_measured(house, collector)
+    assert KEY not in house.log_path.read_text(errors="replace")
 
 
 def assert_traced(house: House, collector: CollectorThread) -> None:
@@ -142,6 +150,30 @@ def assert_traced(house: House, collector: CollectorThread) -> None:
         if of_turn(span, spoken):
             assert root.begun <= span.begun <= span.over <= root.over + 1.0
     assert not any(b"127.0.0.1" in body or b"sip:" in body for body in collector.bodies)
+
+
+def assert_measured(house: House, collector: CollectorThread) -> None:
+    """The collector is told what `/metrics` shows, with the same names and labels."""
+
+    house.wait_for("the calls' end in the metrics", lambda: ended(collector) == 2, HANGS_S)
+    points = collector.metrics()
+    shown = {
+        (sample.name.removesuffix("_total").removesuffix("_count"), *sorted(sample.labels.items()))
+        for family in text_string_to_metric_families(house.get("/metrics"))
+        for sample in family.samples
+        if not sample.name.endswith(("_bucket", "_sum", "_created"))
+    }
+    assert {(one.name, *sorted(one.labels.items())) for one in points} >= shown
+    (turns,) = (one for one in points if one.name == "voicegate_turns")
+    assert turns.value >= 1
+    for one in points:
+        assert (one.since == 0.0) is (one.kind == "gauge"), one
+        assert one.since <= one.at, one
+    assert not any(b"127.0.0.1" in body or b"sip:" in body for body in collector.metric_bodies)
+
+
+def ended(collector: CollectorThread) -> float:
+    return sum(point.value for point in collector.metrics() if point.name == "voicegate_calls")
 
 
 def of_turn(span: SeenSpan, call: tuple[str, str]) -> bool:

@@ -19,7 +19,8 @@ from typing import Final
 from gateway.front.events.courier import TAKEN, TellOutcome
 from gateway.front.events.event_shelf import KeptEvent
 from gateway.front.events.failed_delivery import why_undelivered
-from gateway.front.events.webhook_file import MAIL, is_here
+from gateway.front.events.webhook_file import MAIL
+from gateway.front.house.guarded_transport import is_here
 
 SMTP_S: Final = 15.0
 RETRY_S: Final = 86_400.0

@@ -18,6 +18,7 @@ from gateway.dialplan import Dialplan, Route
 from gateway.dialplan.verbs import Record
 from gateway.edge.grammar.token import route_key
 from gateway.front.events.cdr_files import CdrFiles
+from gateway.front.events.collector import Collector
 from gateway.front.events.courier import Courier, Receiver
 from gateway.front.events.deliveries import Deliveries, Wants
 from gateway.front.events.event_file import ShelfError
@@ -118,12 +119,14 @@ class Receivers:
         """Tells nobody any more, and lets go of their connections."""
         await self._tasks.stop()
         for one in self._receivers.values():
-            if isinstance(one, (WebhookPost, TraceExport)):
+            if isinstance(one, WebhookPost):
                 await one.close()
 
 
-def receivers_of(conf: Settings, plan: Callable[[], Dialplan]) -> list[Receiver]:
-    """Whom this house tells. `plan`: the dialplan in force.
+def receivers_of(
+    conf: Settings, plan: Callable[[], Dialplan], collector: Collector | None = None
+) -> list[Receiver]:
+    """Whom this house tells. `plan`: the dialplan in force; `collector`: who is told traces.
 
     Raises `SettingsError`.
     """
@@ -131,8 +134,8 @@ def receivers_of(conf: Settings, plan: Callable[[], Dialplan]) -> list[Receiver]
     found: list[Receiver] = [WebhookPost(webhook) for webhook in read_webhooks(webhooks_path(conf))]
     if forms:
         found.append(CdrFiles(cdr_dir(conf), forms, conf.cdr_mb * 1_000_000, conf.cdr_s))
-    if conf.otlp_url is not None:
-        found.append(TraceExport(conf.otlp_url, _key_of_numbers(conf)))
+    if collector is not None:
+        found.append(TraceExport(collector, _key_of_numbers(conf)))
     if conf.mail_relay is not None and conf.mail_from is not None:
         found.append(MessageMail(conf.mail_relay, conf.mail_from, partial(address_of, plan)))
     return found

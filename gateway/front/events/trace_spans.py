@@ -13,6 +13,7 @@ import hmac
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from gateway.front.events.collector import attributes
 from gateway.front.events.event_shelf import KeptEvent
 from model import __version__
 
@@ -46,7 +47,6 @@ WRONG: Final = frozenset({"call.refused", "consent.refused", "mark.alarm"})
 SERVER: Final = 2
 INTERNAL: Final = 1
 ERROR: Final = 2
-LONGEST: Final = 128
 
 
 class SpanMaker:
@@ -55,12 +55,11 @@ class SpanMaker:
     def __init__(self, key: bytes) -> None:
         self._key = key
 
-    def request(self, event: KeptEvent) -> dict[str, Any]:
+    def request(self, event: KeptEvent, resource: Mapping[str, Any]) -> dict[str, Any]:
         """The body of a POST to `/v1/traces`. Raises `KeyError` for a type that is not in `KEPT`."""
-        resource = {"service.name": "voicegate", "service.version": __version__}
         scope = {"name": "voicegate", "version": __version__}
         spans = [{"scope": scope, "spans": [self._span(event)]}]
-        return {"resourceSpans": [{"resource": {"attributes": _attributes(resource)}, "scopeSpans": spans}]}
+        return {"resourceSpans": [{"resource": resource, "scopeSpans": spans}]}
 
     def _span(self, event: KeptEvent) -> dict[str, Any]:
         trace, root = trace_of(event.call_id)
@@ -73,7 +72,7 @@ class SpanMaker:
             "kind": SERVER if is_root else INTERNAL,
             "startTimeUnixNano": str(round(begun * 1e9)),
             "endTimeUnixNano": str(round(over * 1e9)),
-            "attributes": _attributes(
+            "attributes": attributes(
                 {
                     "voicegate.call_id": event.call_id,
                     "voicegate.event_id": event.id,
@@ -126,17 +125,3 @@ def _times(event: KeptEvent) -> tuple[float, float]:
         lasted = event.data.get("heard_s") or event.data.get("duration_s") or 0.0
         return event.at, event.at + max(0.0, float(lasted))
     return event.at, event.at
-
-
-def _attributes(table: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [{"key": name, "value": _value(value)} for name, value in table.items()]
-
-
-def _value(value: object) -> dict[str, Any]:
-    if isinstance(value, bool):
-        return {"boolValue": value}
-    if isinstance(value, int):
-        return {"intValue": str(value)}
-    if isinstance(value, float):
-        return {"doubleValue": value}
-    return {"stringValue": str(value)[:LONGEST]}

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import ipaddress
 import os
 import re
 import stat
@@ -25,6 +24,7 @@ from urllib.parse import urlsplit
 
 from gateway.dialplan.named_tables import TablePath, read_named
 from gateway.dialplan.plan_text import PlanFile, unknown
+from gateway.front.house.guarded_transport import is_here
 from gateway.store.call_events import TYPES
 
 MOST_WEBHOOKS: Final = 16
@@ -162,13 +162,3 @@ def _secret(line: str) -> bytes:
         except binascii.Error:
             return b""
     return line.encode()
-
-
-def is_here(host: str) -> bool:
-    """Whether a URL's host names this machine itself."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
-import ipaddress
 import json
 import ssl
 import time
@@ -21,12 +20,11 @@ import httpx
 from gateway.front.events.courier import TAKEN, TellOutcome
 from gateway.front.events.event_shelf import KeptEvent
 from gateway.front.events.failed_delivery import is_untrusted, why_undelivered
-from gateway.front.events.webhook_file import Webhook, is_here
-from gateway.front.house.guarded_transport import GuardedTransport
+from gateway.front.events.webhook_file import Webhook
+from gateway.front.house.guarded_transport import guarded_client
 
 ANSWER_S: Final = 15.0
 """Within this a receiver says that it has an event; what takes it longer should be done afterwards."""
-CONNECT_S: Final = 5.0
 AT_ONCE: Final = 4
 
 
@@ -63,7 +61,7 @@ class WebhookPost:
             **self._signed(event.id, body),
         }
         if self._client is None:
-            self._client = client(self._trust)
+            self._client = guarded_client(self._trust, ANSWER_S)
         try:
             async with (
                 asyncio.timeout(ANSWER_S),
@@ -103,29 +101,3 @@ def _outcome(answer: httpx.Response) -> TellOutcome:
     after = answer.headers.get("retry-after", "")
     after_s = float(after) if after.isascii() and after.isdigit() and len(after) < 9 else 0.0
     return TellOutcome("later", f"HTTP {answer.status_code}", after_s, answered=True)
-
-
-def client(trust: ssl.SSLContext) -> httpx.AsyncClient:
-    """One that follows no redirect, uses no proxy, and connects to no address that may not be told."""
-    return httpx.AsyncClient(
-        transport=GuardedTransport(httpx.AsyncHTTPTransport(verify=trust), allowed),
-        follow_redirects=False,
-        trust_env=False,
-        timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
-    )
-
-
-def allowed(host: str, text: str) -> bool:
-    """Whether an address may be told: this machine's only where the URL names this machine, private ones
-    (a receiver in the house), and none by which clouds tell their machines secrets (link-local)."""
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(address, ipaddress.IPv6Address):
-        address = address.ipv4_mapped or address
-    if address.is_loopback:
-        return is_here(host)
-    return not (
-        address.is_link_local or address.is_multicast or address.is_unspecified or address.is_reserved
-    )

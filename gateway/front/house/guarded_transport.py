@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
+import ssl
 from collections.abc import Callable
 from typing import Final
 
@@ -13,6 +14,7 @@ import httpx
 
 MayAsk = Callable[[str, str], bool]
 """Whether a host may be asked at one of its addresses."""
+CONNECT_S: Final = 5.0
 MOST_ADDRESSES: Final = 4
 """Of one host, that are tried one after the other until one takes the connection."""
 _WAYS_INSIDE: Final = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "2002::/16", "2001::/32")))
@@ -68,3 +70,40 @@ def public(host: str, text: str) -> bool:
             return False
         address = address.ipv4_mapped or address
     return address.is_global and not address.is_multicast
+
+
+def guarded_client(trust: ssl.SSLContext, answer_s: float) -> httpx.AsyncClient:
+    """One for hosts that the operator named: it follows no redirect, uses no proxy, and connects to `allowed`
+    addresses only. `answer_s`: how long it waits for what comes next."""
+    return httpx.AsyncClient(
+        transport=GuardedTransport(httpx.AsyncHTTPTransport(verify=trust), allowed),
+        follow_redirects=False,
+        trust_env=False,
+        timeout=httpx.Timeout(answer_s, connect=CONNECT_S),
+    )
+
+
+def allowed(host: str, text: str) -> bool:
+    """Whether an address may be told: this machine's only where the URL names this machine, private ones
+    (a receiver in the house), and none by which clouds tell their machines secrets (link-local)."""
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address):
+        address = address.ipv4_mapped or address
+    if address.is_loopback:
+        return is_here(host)
+    return not (
+        address.is_link_local or address.is_multicast or address.is_unspecified or address.is_reserved
+    )
+
+
+def is_here(host: str) -> bool:
+    """Whether a URL's host names this machine itself."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -227,6 +227,10 @@ class Metrics:
         """The text of `/metrics` (content type: `prometheus_client.CONTENT_TYPE_LATEST`)."""
         return generate_latest(self._registry)
 
+    def families(self) -> list[Metric]:
+        """The same as objects."""
+        return list(self._registry.collect())
+
 
 class _Reports:
     """What others reported, as prometheus_client asks of a collector."""

@@ -21,10 +21,7 @@ def resident(runtime: Runtime, proc: Path = Path("/proc")) -> dict[str, int]:
     shares (`smaps_rollup`) would hold a hall's memory map while it is in its 20 ms. A process that has ended
     meanwhile is left out.
     """
-    try:
-        said = json.loads((runtime.path / "pids.json").read_text())
-        kept = {str(name): int(pid) for name, pid in list(said.items())[:NAMED_AT_MOST]}
-    except (OSError, ValueError, TypeError, AttributeError):
+    if not (kept := kept_pids(runtime)):
         return {}
     found: dict[str, int] = {}
     for name, pid in {**kept, "supervisor": os.getppid()}.items():
@@ -33,3 +30,12 @@ def resident(runtime: Runtime, proc: Path = Path("/proc")) -> dict[str, int]:
         except (OSError, ValueError, IndexError):
             continue
     return found
+
+
+def kept_pids(runtime: Runtime) -> dict[str, int]:
+    """The processes that the supervisor keeps, by name; none while it has not said."""
+    try:
+        said = json.loads((runtime.path / "pids.json").read_text())
+        return {str(name): int(pid) for name, pid in list(said.items())[:NAMED_AT_MOST]}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}

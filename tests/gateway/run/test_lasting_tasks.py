@@ -78,7 +78,9 @@ async def a_front(folder: Path) -> AsyncIterator[None]:
     desk.office.clock = ledger.clock  # type: ignore[attr-defined]
     runtime = Runtime(folder)
     (folder / "data").mkdir()
-    settings = Settings(data_dir=folder / "data", host="127.0.0.1", sip_port=free_port())
+    settings = Settings(
+        data_dir=folder / "data", host="127.0.0.1", sip_port=free_port(), otlp_url="http://127.0.0.1:9"
+    )
     sessions = await Sessions.open(NOWHERE)
     front = Front(
         settings, runtime, runtime.new_token(), desk.routing, desk.office, desk.registry, sessions, Metrics()

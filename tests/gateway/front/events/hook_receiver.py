@@ -39,6 +39,8 @@ class HookReceiver:
     got: list[Got] = field(default_factory=list)
     more: str = ""
     """header lines of its answers"""
+    says: bytes = b""
+    """what its answers have in them"""
     port: int = 0
     tls: ssl.SSLContext | None = None
     """by which it speaks https, as `localhost`"""
@@ -108,7 +110,8 @@ class HookReceiver:
                     await asyncio.Event().wait()
                 if status == DROPS:
                     break
-                writer.write(f"HTTP/1.1 {status} X\r\n{self.more}Content-Length: 0\r\n\r\n".encode())
+                length = f"Content-Length: {len(self.says)}\r\n\r\n"
+                writer.write(f"HTTP/1.1 {status} X\r\n{self.more}{length}".encode() + self.says)
                 await writer.drain()
         self._open.discard(writer)
         writer.close()

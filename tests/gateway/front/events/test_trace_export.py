@@ -12,6 +12,7 @@ import pytest_asyncio
 from pydantic import ValidationError
 
 from gateway.config.settings import Settings
+from gateway.front.events.collector import Collector
 from gateway.front.events.event_shelf import KeptEvent
 from gateway.front.events.trace_export import TraceExport
 from gateway.front.events.trace_spans import HASHED, KEPT, OF_CALL, SpanMaker, trace_of
@@ -57,9 +58,9 @@ async def collector() -> AsyncIterator[HookReceiver]:
 
 @pytest_asyncio.fixture
 async def export(collector: HookReceiver) -> AsyncIterator[TraceExport]:
-    made = TraceExport(f"http://127.0.0.1:{collector.port}/", KEY)
-    yield made
-    await made.close()
+    told = Collector(f"http://127.0.0.1:{collector.port}/", instance="house")
+    yield TraceExport(told, KEY)
+    await told.close()
 
 
 async def test_a_call_is_a_trace_and_its_turns_are_spans_with_their_own_times(
@@ -114,7 +115,7 @@ def test_only_fields_that_exist_and_are_not_personal_are_told() -> None:
         known = {one.name for one in fields(data)}
         assert set(names) <= known - set(data.words), kind
     assert {*OF_CALL, *HASHED} <= {one.name for one in fields(CallDetail)}
-    assert not TraceExport("http://localhost", KEY).wants(event("call.note", 1, 1.0, what="x"))
+    assert not TraceExport(Collector("http://localhost"), KEY).wants(event("call.note", 1, 1.0, what="x"))
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ from gateway.front.events import deliveries, webhook_post
 from gateway.front.events.event_shelf import EventShelf, NewEvent
 from gateway.front.events.receivers import Receivers
 from gateway.front.events.webhook_file import Webhook, read_webhooks
-from gateway.front.events.webhook_post import WebhookPost, allowed
+from gateway.front.events.webhook_post import WebhookPost
+from gateway.front.house.guarded_transport import allowed
 from gateway.store.call_events import (
     CallAnswered,
     CallDetail,
