@@ -23,6 +23,7 @@ from model import events
 from model.address import is_safe
 from model.api import EarlyHearing, Floats
 from model.errors import EngineBusy, EngineError, EngineLost, EngineRefused, GrantSpent, VoiceError
+from model.trace_context import HEADER, traceparent_of
 from watermark.pcm import bytes_from_float
 
 CONNECT_WITHIN_S: Final = 3.0
@@ -251,9 +252,13 @@ class EngineClient:
     answer but a reason to come again.
     """
 
-    def __init__(self, places: str | Sequence[str], boot_token: str | None = None) -> None:
+    def __init__(
+        self, places: str | Sequence[str], boot_token: str | None = None, *, traced: bool = False
+    ) -> None:
+        """`traced`: a collector is told the spans of calls."""
         self._places = (places,) if isinstance(places, str) else tuple(places)
         self._headers = {} if boot_token is None else {"X-Voicegate-Boot": boot_token}
+        self._traced = traced
         self._turn = itertools.count()
         self._told: dict[str, list[str]] = {}
         """what each cluster said last"""
@@ -281,7 +286,8 @@ class EngineClient:
         raise EngineLost(str(error)) if resumed else error
 
     async def _connect(self, place: str, grant: str, resumed: bool) -> EngineSession:
-        headers = {"Authorization": f"Bearer {grant}", **self._headers}
+        trace = traceparent_of(_call_of(grant), traced=self._traced)
+        headers = {"Authorization": f"Bearer {grant}", HEADER: trace, **self._headers}
         if resumed:
             headers["X-Voicegate-Resumed"] = "1"
         near = _is_unix(place)

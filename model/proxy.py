@@ -26,6 +26,7 @@ from model.link import ENGINE, ROOM, Link, LinkAnswer, LinkAsk, LinkTell, Messag
 from model.link import Output as Yielded
 from model.own_process import WHY
 from model.tasks import Tasks
+from model.trace_context import current
 
 log = structlog.get_logger("engine")
 
@@ -189,7 +190,7 @@ class EngineProxy:
         """A conversation in the grant's voice. Raises `EngineBusy` and what else the engine does."""
         of = next(self._numbers)
         try:
-            await self.ask(of, "open", grant, reference)
+            await self.ask(of, "open", grant, reference, current())
         except asyncio.CancelledError:  # its slot may have been taken already
             self.link.say(LinkAsk(next(self._numbers), of, "close", ()))
             raise

@@ -5,7 +5,7 @@
 Authorisation is the call's `VoiceGrant`; where the server was given a token (its gateway's boot token, or
 `VOICEGATE_ENGINE_TOKEN` of an engine that runs elsewhere), the header `X-Voicegate-Boot` must carry it too. A
 grant's jti is good for one connection, over all engines that have a front. The last `spare` slots are for
-calls that lost another engine (`X-Voicegate-Resumed`).
+calls that lost another engine (`X-Voicegate-Resumed`). `traceparent` says of which trace the call is.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from model.revoked_voices import RevokedVoices
 from model.session import Session
 from model.task_metrics import TaskFailures
 from model.tasks import watch_loop
+from model.trace_context import HEADER, enter, read_traceparent
 
 log = structlog.get_logger("engine")
 
@@ -199,6 +200,7 @@ class EngineApp:
 
     async def _converse(self, websocket: WebSocket, first: VoiceGrant, connection: str) -> None:
         """One session in the voice of a claimed grant."""
+        enter(read_traceparent(websocket.headers.getlist(HEADER)))
         try:
             conversation = await self._engine.open(first, await self._fetch(first))
         except (EngineError, GrantRefused) as error:

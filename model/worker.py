@@ -18,11 +18,13 @@ from collections.abc import Coroutine
 from typing import Any, cast
 
 from consent import core_files
+from consent.grants.grant import VoiceGrant
 from model import errors, heap, json_log, own_process
-from model.api import Conversation, Engine, Limits
+from model.api import Conversation, Engine, Limits, Reference
 from model.errors import EngineError, EngineLost
 from model.link import AHEAD, ENGINE, ROOM, Link, LinkAnswer, LinkAsk, LinkTell, Message, More, Output, Stop
 from model.tasks import Tasks, watch_loop
+from model.trace_context import enter
 
 
 class Worker:
@@ -35,6 +37,8 @@ class Worker:
         self._closed = False
         self._engine: Engine | None = None
         self._conversations: dict[int, Conversation] = {}
+        self._traces: dict[int, str | None] = {}
+        """of conversations, by the same numbers: `traceparent`"""
         self._tasks = Tasks()
         self._asked: dict[int, tuple[int, asyncio.Task[Any]]] = {}
         """by the number of what was asked: of whom, and its work"""
@@ -94,15 +98,19 @@ class Worker:
         self._engine = engine
         return engine.limits
 
-    async def _open(self, of: int, *given: Any) -> None:
+    async def _open(self, of: int, grant: VoiceGrant, reference: Reference, trace: str | None) -> None:
         if self._engine is None:
             raise EngineLost("no engine was loaded before this conversation")
-        self._conversations[of] = await self._engine.open(*given)
+        enter(trace)
+        self._conversations[of] = await self._engine.open(grant, reference)
+        self._traces[of] = trace
 
     async def _call(self, ask: LinkAsk) -> Any:
+        enter(self._traces.get(ask.of))
         return await getattr(self._whom(ask.of), ask.method)(*ask.given)
 
     async def _respond(self, number: int, of: int, *given: Any) -> None:
+        enter(self._traces.get(of))
         room = self._room[number] = asyncio.Semaphore(AHEAD)
         conversation = cast("Conversation", self._whom(of))
         async with contextlib.aclosing(conversation.respond(*given)) as outputs:  # type: ignore[type-var]
@@ -121,6 +129,7 @@ class Worker:
                 await self._engine.close()
             self._closed = True
         elif (conversation := self._conversations.pop(of, None)) is not None:
+            self._traces.pop(of, None)
             await conversation.close()
 
     def _done(self, number: int, task: asyncio.Task[Any]) -> None:

@@ -37,9 +37,11 @@ async def serve(name: str) -> None:
     redis_url = redis_url_for(conf, runtime)
     verifier = GrantVerifier.load(grant_keys_path(conf))
     sessions = await Sessions.open(redis_url, ttl_s=conf.session_ttl_s, name=name)
-    engine = EngineClient(str(runtime.engine), boot_token=token)
+    traced = conf.otlp_url is not None
+    engine = EngineClient(str(runtime.engine), boot_token=token, traced=traced)
     if conf.engine_url and conf.engine_token is not None:
-        engine = EngineClient(conf.engine_url, boot_token=conf.engine_token.get_secret_value())
+        shared = conf.engine_token.get_secret_value()
+        engine = EngineClient(conf.engine_url, boot_token=shared, traced=traced)
     mark_key = KeyRing.load(mark_keys_path(conf)).current
     ears = Ears(Path(os.environ[SOCKET_VARIABLE])) if SOCKET_VARIABLE in os.environ else None
     hall = Hall(

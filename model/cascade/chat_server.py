@@ -25,6 +25,7 @@ from model.cascade.chat_meters import ChatMeters
 from model.cascade.chat_settings import COMPLETIONS, ChatSettings
 from model.cascade.event_stream import EventStream
 from model.errors import ChatServerError, EngineError
+from model.trace_context import passed_on
 
 log = structlog.get_logger("cascade")
 
@@ -118,7 +119,8 @@ class ChatServer:
     async def _stream(self, asked: dict[str, Any]) -> AsyncIterator[ChatDelta]:
         events, size, finished = EventStream(), 0, False
         try:
-            async with self._http.stream("POST", self.settings.url + COMPLETIONS, json=asked) as response:
+            url = self.settings.url + COMPLETIONS
+            async with self._http.stream("POST", url, json=asked, headers=passed_on()) as response:
                 await self._check(response, asked)
                 chunks = response.aiter_raw()
                 async for chunk in chunks:

@@ -16,9 +16,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.cli.caller.testphone import place_call
-from gateway.front.events.trace_spans import trace_of
 from gateway.store.refused_calls import RefusedCalls
 from gateway.store.registry import Registry
+from model.trace_context import trace_of
 from tests.e2e.gateway_process import House
 from tests.gateway.front.events.trace_collector import CollectorThread, SeenSpan
 from tests.gateway.line.rawbrowser import Browser
@@ -150,6 +150,8 @@ def assert_traced(house: House, collector: CollectorThread) -> None:
         if of_turn(span, spoken):
             assert root.begun <= span.begun <= span.over <= root.over + 1.0
     assert not any(b"127.0.0.1" in body or b"sip:" in body for body in collector.bodies)
+    sessions = [line for line in house.events("session.started") if "trace_id" in line]
+    assert {line["trace_id"] for line in sessions} >= set(roots), "the engine knows of which trace a call is"
 
 
 def assert_measured(house: House, collector: CollectorThread) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from gateway.front.events.collector import attributes
 from gateway.front.events.event_shelf import KeptEvent
 from model import __version__
+from model.trace_context import trace_of
 
 KEPT: Final[Mapping[str, tuple[str, ...]]] = {
     "call.refused": ("status", "transport"),
@@ -103,12 +104,6 @@ class SpanMaker:
     def hashed(self, number: str) -> str:
         """What stands for a number: 16 hexadecimal digits, the same each time in this house alone."""
         return hmac.digest(self._key, number.encode(), "sha256").hex()[:16]
-
-
-def trace_of(call_id: str) -> tuple[str, str]:
-    """The ids of a call's trace and of its root span, hexadecimal; whoever knows the call's id knows them."""
-    digest = hashlib.sha256(f"voicegate call {call_id}".encode()).hexdigest()
-    return digest[:32], digest[32:48]
 
 
 def _cdr(event: KeptEvent) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from gateway.config.settings import Settings
 from gateway.front.events.collector import Collector
 from gateway.front.events.event_shelf import KeptEvent
 from gateway.front.events.trace_export import TraceExport
-from gateway.front.events.trace_spans import HASHED, KEPT, OF_CALL, SpanMaker, trace_of
+from gateway.front.events.trace_spans import HASHED, KEPT, OF_CALL, SpanMaker
 from gateway.store.call_events import TYPES, CallDetail
+from model.trace_context import trace_of
 from tests.gateway.front.events.hook_receiver import DROPS, HookReceiver
 from tests.gateway.front.events.trace_collector import spans_in
 from tests.needs import HANGS_S
