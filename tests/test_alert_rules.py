@@ -149,6 +149,7 @@ CASES = {
     ),
 }  # fmt: skip
 SECOND_WAYS = {
+    "VoicegateCallsFail": AlertCase({FAILED: "0x10 8x20", HUNG_UP: "0x30"}, "17m", HERE),
     "VoicegateEventsWait": AlertCase(
         {f'voicegate_events_missed_total{{{A},receiver="crm"}}': "0x3 4x30"}, "20m",
         {**HERE, "receiver": "crm"},
@@ -162,7 +163,7 @@ SECOND_WAYS = {
         {**HERE, "kind": "mark failed"},
     ),
 }  # fmt: skip
-"""Alerts that look at two things fire for each."""
+"""Alerts that look at two things fire for each; calls that fail all at once, after none did."""
 
 
 @cache

@@ -66,6 +66,13 @@ def offer(house: House, sdp: bytes, number: str) -> str:
         return str(answer.read().decode())
 
 
+def slots(house: House) -> tuple[float, float]:
+    """Places for browsers' calls, and how many are free."""
+    metrics = house.get("/metrics")
+    places, free = (float(re.findall(rf"^{name} (.*)$", metrics, re.MULTILINE)[0]) for name in SLOTS)
+    return places, free
+
+
 def _confirmed_in_hall(house: House, began: int) -> bool:
     return any((e["event"], e["process"]) == ("call.confirmed", "hall0") for e in since(house, began))
 
@@ -78,6 +85,8 @@ async def browse(house: House, began: int) -> None:
     async with asyncio.timeout(HANGS_S):
         await browser.opened.wait()
     await asyncio.to_thread(house.wait_for, "the call", lambda: _confirmed_in_hall(house, began))
+    places, free = await asyncio.to_thread(slots, house)
+    assert free == places - 1
     await browser.says(bye=True)
     async with asyncio.timeout(HANGS_S):
         await browser.closed.wait()
@@ -212,7 +221,7 @@ def test_a_refused_call_is_in_the_log_the_metrics_and_the_list(own_house: Start,
     for process in ("front", "hall0", "sip0", "web0", "engine", "supervisor"):
         assert f'voicegate_process_memory_bytes{{process="{process}"}} ' in metrics
     assert "voicegate_build_info{" in metrics
-    places, free = (float(re.findall(rf"^{name} (.*)$", metrics, re.MULTILINE)[0]) for name in SLOTS)
+    places, free = slots(house)
     assert places == free > 0
 
     registry = Registry.open(f"sqlite:///{house.folder / 'data' / 'voicegate.db'}")

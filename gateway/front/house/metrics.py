@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, Info, gener
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from gateway.front.house.build_facts import build_facts
-from gateway.ipc.ending import CallEnding
+from gateway.ipc.ending import CallEnding, Party
 from gateway.ipc.front_messages import TrunkState
 from gateway.ipc.hall_messages import CallRated, HallHealth
 from model.task_metrics import family
@@ -52,6 +52,8 @@ ALARMS: Final = (
     "events not kept", "events broken",
 )  # fmt: skip
 """Kinds that are shown before they happen, for else `increase()` would not see the first one."""
+TRANSPORTS: Final = ("udp", "tcp", "tls", "ws", "wss", "webrtc")
+"""By which a call that there is no time for may come; the same."""
 EDGE_HOLDS: Final = frozenset(
     {"dialogs", "transactions", "slots", "slots_free", "unacknowledged", "connections", "bindings",
      "bindings_lost", "bindings_silent"}
@@ -110,6 +112,10 @@ class Metrics:
         )
         for kind in ALARMS:
             self._alarms.labels(kind)
+        for party in Party:
+            self._calls.labels(party.value)
+        for transport in TRANSPORTS:
+            self._refused.labels("503", transport)
         self._mos = self._sound("mos", "MOS of calls that are over (G.107)", MOS_BUCKETS)
         self._loss = self._sound("loss_ratio", "Share of a call's packets that was not heard", LOSS_BUCKETS)
         self._jitter = self._sound("jitter_seconds", "Jitter of calls that are over", JITTER_BUCKETS_S)

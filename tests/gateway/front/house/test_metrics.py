@@ -41,6 +41,13 @@ def test_calls_turns_and_refusals_are_counted() -> None:
     assert seen["voicegate_alarms_total", (("kind", "mark"),)] == 1
 
 
+def test_what_an_alert_waits_for_is_shown_before_it_happens() -> None:
+    seen = samples(Metrics())
+    assert seen["voicegate_calls_total", (("how", "failed"),)] == 0
+    assert seen["voicegate_calls_refused_total", (("status", "503"), ("transport", "udp"))] == 0
+    assert seen["voicegate_alarms_total", (("kind", "mark failed"),)] == 0
+
+
 def test_halls_reports_are_shown_by_hall_the_latest_of_each() -> None:
     metrics = Metrics()
     metrics.hall("hall0", HallHealth(engine=True, counters={"busy_s": 1.0, "seated": 2}))
