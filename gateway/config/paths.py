@@ -70,6 +70,11 @@ def dialplan_dir(settings: Settings) -> Path:
     return own if own.is_dir() else Path(__file__).resolve().parents[2] / "dialplans"
 
 
+def kept_plans_path(settings: Settings) -> Path:
+    """Where the plans that were in force stay for a while, by version."""
+    return settings.data_dir / "plans"
+
+
 def trunks_path(settings: Settings) -> Path:
     """The file of trunks; it need not be there."""
     return settings.data_dir / "trunks.toml"

@@ -19,11 +19,18 @@ from consent.service.front_office import FrontOffice
 from consent.service.office_client import OfficeClient
 from gateway.config import ports, settings
 from gateway.config.house_languages import why_no_languages
-from gateway.config.paths import grant_keys_path, mark_keys_path, office_socket, redis_url_for
+from gateway.config.paths import (
+    grant_keys_path,
+    kept_plans_path,
+    mark_keys_path,
+    office_socket,
+    redis_url_for,
+)
 from gateway.config.runtime import runtime_for
 from gateway.dialplan.house_plan import read_house_plan
 from gateway.edge.flows.web_socket import MAX_FRAME
 from gateway.errors import StartError
+from gateway.front.admission.kept_plans import KeptPlans
 from gateway.front.admission.routing import Routing
 from gateway.front.front import Front
 from gateway.front.house.metrics import Metrics
@@ -82,6 +89,8 @@ async def serve() -> None:
     plan = read_house_plan(conf, office.names())
     if plan.hears_languages and (why := why_no_languages(conf)) is not None:
         structlog.get_logger("front").warning("languages.unheard", error=why)
+    kept = KeptPlans(kept_plans_path(conf))
+    kept.keep(plan)
     front = Front(
         settings=conf,
         runtime=runtime,
@@ -93,6 +102,7 @@ async def serve() -> None:
             ring.current,
             stock_only=conf.stock_only,
             former=[key.id for key in ring.keys if key is not ring.current],
+            plans=kept.all(),
         ),
         office=office,
         registry=registry,

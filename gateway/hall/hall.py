@@ -49,7 +49,6 @@ from gateway.ipc.hall_messages import (
     EndCall,
     HallHealth,
     Health,
-    LiveCall,
     RenderPrompts,
     SteerCall,
     VoicesWithdrawn,
@@ -288,7 +287,7 @@ class Hall:
         states = await asyncio.gather(*(probe.state() for probe in self._probes.values()))
         parts = dict(zip(self._probes, states, strict=True))
         return HallHealth(
-            calls=tuple(LiveCall(c.id, c.route, c.offer.at, c.state) for c in self.calls.values()),
+            calls=tuple(call.live for call in self.calls.values()),
             engine=parts["engine"] == "ready",
             redis=parts["redis"] == "ready",
             slow=tuple(name for name, state in parts.items() if state == "slow"),

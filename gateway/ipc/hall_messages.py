@@ -107,6 +107,10 @@ class LiveCall:
     at: float
     """When it came, seconds since the epoch."""
     state: str
+    plan: str = ""
+    """Version of the dialplan that it began with."""
+    begun: str = ""
+    """The name of the route that it began with."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,8 +111,11 @@ async def test_other_plans_while_a_call_is_up(tmp_path: Path) -> None:
             assert second != first
             assert f"{second} (before: {first})" in taken.output
 
-            # the call follows the branch of the plan that it began with
-            call._phone.send("INFO", "Signal=1\r\nDuration=160\r\n", content="application/dtmf-relay")
+            # the call follows the branch of the plan that it began with, also when the front was restarted
+            front = house.kill("front")
+            back = lambda: house.pids().get("front", front) != front and house.ready()  # noqa: E731
+            await ask(house.wait_for, "a new front", back, HANGS_S)
+            call._phone.press("1")
             on_night = lambda: house.get(f"/api/calls/{call.call_id}")["route"] == "night"  # noqa: E731
             await ask(house.wait_for, "the branch", on_night, HANGS_S)
             assert (await call.shown())["plan"] == first

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Final
 
 import structlog
@@ -65,7 +66,7 @@ class RoutedCall:
     begun: Route | None = None
     """The one that it began with, as far as this front knows."""
     plan: Dialplan | None = None
-    """That of its routes; None when it began before this front did."""
+    """That of its routes; None where this front has it no more."""
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while the call gets a grant for another route."""
     began: float = field(default_factory=time.monotonic)
@@ -89,16 +90,18 @@ class Routing:
         *,
         stock_only: bool,
         former: Sequence[str] = (),
+        plans: Mapping[str, Dialplan] = MappingProxyType({}),
     ) -> None:
         """`stock_only`: the engine has no voice but its own, so nobody else's is granted.
 
-        `former`: names that this gateway had in the registry, by the mark keys that it had before.
+        `former`: names that this gateway had in the registry, by the mark keys that it had before. `plans`:
+        those that were in force before this front began, by version.
         """
         self.gateways = (mark_key.id, *former)
         """this gateway's names in the registry"""
         self.dialplan = dialplan
         """the one in force; a call keeps the one that it began with"""
-        self._plans = {dialplan.version: dialplan}
+        self._plans = {**plans, dialplan.version: dialplan}
         self.calls: dict[str, RoutedCall] = {}
         self.halls: dict[str, Peer] = {}
         """connected halls by name"""
@@ -423,5 +426,12 @@ class Routing:
         """Running calls that a hall tells a restarted front about."""
         for call in calls:
             began = time.monotonic() - max(0.0, time.time() - call.at)
-            known = RoutedCall(call.call_id, hall, call.route, None, call.at, began=began)
+            plan = self._plans.get(call.plan)
+            routes = () if plan is None else plan.routes
+            begun = next((route for route in routes if route.name == call.begun), None)
+            if begun is None:  # a plan of long ago: it follows what both have
+                plan = None
+            known = RoutedCall(
+                call.call_id, hall, call.route, None, call.at, begun=begun, plan=plan, began=began
+            )
             self.calls.setdefault(call.call_id, known)

@@ -20,13 +20,14 @@ import structlog
 from consent.errors import ConsentError
 from consent.service.front_office import FrontOffice
 from gateway.config.house_languages import why_no_languages
-from gateway.config.paths import trunks_path, webhooks_path
+from gateway.config.paths import kept_plans_path, trunks_path, webhooks_path
 from gateway.config.settings import Settings
 from gateway.dialplan import Dialplan
 from gateway.dialplan.house_plan import read_house_plan
 from gateway.edge.trunks.trunk import Trunk
 from gateway.edge.trunks.trunk_file import read_trunks
 from gateway.errors import DialplanError, VoicegateError
+from gateway.front.admission.kept_plans import KeptPlans
 from gateway.front.admission.routing import Routing
 from gateway.front.events.webhook_file import Webhook, read_webhooks
 from gateway.front.house.certificate_watch import CertificateWatch
@@ -114,6 +115,7 @@ class Reload:
         if plan.version != version:
             raise DialplanError("the plans changed while they were read; reload again")
         if plan.version != self.routing.dialplan.version:
+            await asyncio.to_thread(KeptPlans(kept_plans_path(self.settings)).keep, plan)
             self.routing.take_plan(plan)
             log.info("dialplan.changed", plan=plan.version, routes=len(plan.routes))
             await self.new_plan()

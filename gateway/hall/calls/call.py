@@ -35,7 +35,7 @@ from gateway.hall.parts.licence import Licence, Term
 from gateway.hall.parts.playout import Item, Playout
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.envelope import A, Ask, Tell
-from gateway.ipc.hall_messages import CallOffer, MarkFailed, SpokenUnder, VoiceMuted
+from gateway.ipc.hall_messages import CallOffer, LiveCall, MarkFailed, SpokenUnder, VoiceMuted
 from gateway.ipc.line_messages import KeyWay, ShownState
 from gateway.store.call_events import CallData, CallDisclosed, ConsentRefused, MarkAlarm
 from gateway.store.call_session import Session
@@ -94,6 +94,12 @@ class Call:
     def route(self) -> Route:
         """The one that it follows now."""
         return self.licence.route
+
+    @property
+    def live(self) -> LiveCall:
+        """What another front is told of it."""
+        offer = self.offer
+        return LiveCall(self.id, self.route, offer.at, self.state, offer.plan, offer.routes[0].name)
 
     @property
     def said(self) -> int:
