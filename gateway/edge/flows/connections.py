@@ -11,7 +11,7 @@ import socket
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
 import structlog
@@ -50,6 +50,9 @@ class Connections:
 
     def __len__(self) -> int:
         return len(self._flows)
+
+    def __iter__(self) -> Iterator[Flow]:
+        return iter(list(self._flows.values()))
 
     def flow(self, transport: str, host: str, port: int) -> Flow | None:
         """The connection that a peer opened from there."""
@@ -127,6 +130,10 @@ class StreamPort:
             return None
         name = self._server.sockets[0].getsockname()
         return str(name[0]), int(name[1])
+
+    def welcomes(self, flow: Flow) -> bool:
+        """Whether a peer may stay that has shaken hands here; of other ports' peers it knows nothing."""
+        return self._offer is None or flow.transport != self._transport or self._offer.admits(flow)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

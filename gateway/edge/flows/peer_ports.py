@@ -79,6 +79,10 @@ class PeerPorts:
             return self.udp.flow(host, port)
         return self.connections.flow(transport, host, port)
 
+    def unwelcome(self) -> list[Flow]:
+        """Peers' connections that would not be taken any more."""
+        return [flow for flow in self.connections if not self._tls.welcomes(flow)]
+
     # ── ours ─────────────────────────────────────────────────────────────────────────────────────────
 
     async def connect(
@@ -132,6 +136,7 @@ class PeerPorts:
         peer = writer.get_extra_info("peername")[0]
         flow = Flow(transport, plain_host(peer), port, writer.transport, sent=self.connections.sent)
         flow.names = frozenset({name}) if name else frozenset()
+        flow.checked_by = context
         self._outgoing[way] = flow
         self._tasks.short(self._read(way, reader, writer, flow), "edge.read")
         return flow

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -28,7 +29,7 @@ class Flow:
     brackets."""
 
     __slots__ = (
-        "_sent", "_via", "_where", "came_from", "certificate", "heard_at", "host", "names", "opened_to",
+        "_sent", "_via", "_where", "came_from", "certificate", "checked_by", "heard_at", "host", "names",
         "port", "transport",
     )  # fmt: skip
 
@@ -51,8 +52,8 @@ class Flow:
         """what its certificate says it is, where that was verified"""
         self.certificate: PeerCertificate | None = None
         """what it showed when it connected to us, where that was verified"""
-        self.opened_to = ""
-        """the trunk that we opened it to, by what that trunk alone is checked by"""
+        self.checked_by: ssl.SSLContext | None = None
+        """by what we checked the server that we opened it to, where that is not the house's trust"""
         self.heard_at = time.monotonic()
         """when the peer last sent something by it, be it two line breaks; monotonic"""
         self._via = via
@@ -119,7 +120,7 @@ class _Overheard(Flow):
     def __init__(self, flow: Flow, ear: Callable[[bytes], None]) -> None:
         super().__init__(flow.transport, flow.host, flow.port, flow._via, flow._where, flow._sent)
         self.came_from, self.names = flow.came_from, flow.names
-        self.certificate, self.opened_to = flow.certificate, flow.opened_to
+        self.certificate, self.checked_by = flow.certificate, flow.checked_by
         self._ear = ear
 
     def send(self, message: bytes) -> None:

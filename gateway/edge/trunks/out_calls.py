@@ -25,9 +25,8 @@ from gateway.edge.proxy.switchboard import LOOPBACK, Switchboard
 from gateway.edge.registrar.registrar import Reached
 from gateway.edge.router import Refuse
 from gateway.edge.trunks.out_call import OutCall
-from gateway.edge.trunks.outlets import Outlet, PhoneOutlet, TrunkOutlet, TrunkPeers
+from gateway.edge.trunks.outlets import Outlet, PhoneOutlet, TrunkOutlet, TrunkPeer
 from gateway.edge.trunks.trunk_use import TrunkUse
-from gateway.edge.trunks.trunk_ways import TrunkWays
 from gateway.ipc.line_signature import target_signature
 
 _NAME: Final = re.compile(r"[a-z0-9_-]{1,80}")
@@ -46,9 +45,8 @@ class OutCalls:
     def __init__(
         self,
         board: Switchboard,
-        ways: Mapping[str, TrunkWays],
+        trunks: Mapping[str, TrunkPeer],
         use: Mapping[str, TrunkUse],
-        peers: TrunkPeers,
         phones: Phones,
         flow_failed: FlowFailed,
     ) -> None:
@@ -56,9 +54,8 @@ class OutCalls:
         self._phones = phones
         self._flow_failed = flow_failed
         self._board = board
-        self._ways = ways
+        self._trunks = trunks
         self._use = use
-        self._peers = peers
         self._calls: dict[tuple[str, str], OutCall] = {}
         self._by_served: dict[Served, OutCall] = {}
 
@@ -139,9 +136,9 @@ class OutCalls:
         served.answer(told(served.request, served.flow, status, reason))
 
     def _by_trunk(self, served: Served, token: RouteToken, address: TrunkTarget, caller: str) -> None:
-        ways, use = self._ways.get(address.trunk), self._use.get(address.trunk)
+        peer, use = self._trunks.get(address.trunk), self._use.get(address.trunk)
         target = served.request.headers["X-VG-Target"]
-        if ways is None or use is None:
+        if peer is None or use is None:
             why = f"there is no trunk {address.trunk} in trunks.toml"
             self._refused(served, token.call_id, target, 503, why)
             return
@@ -151,8 +148,8 @@ class OutCalls:
         if (why_not := use.take(address.number)) is not None:
             self._refused(served, token.call_id, target, 403, why_not)
             return
-        shown = ways.trunk.shown_as(caller)
-        self._leaves(served, token, TrunkOutlet(ways, address.number, shown, self._peers))
+        shown = peer.ways.trunk.shown_as(caller)
+        self._leaves(served, token, TrunkOutlet(peer, address.number, shown))
 
     def over(self, call: OutCall, status: int) -> None:
         """See `OutOwner`."""
@@ -192,6 +189,11 @@ class OutCalls:
         if call is None or not call.names(request) or not call.outlet.owns(flow):
             return None
         return call
+
+    def leave_by(self, peer: TrunkPeer) -> bool:
+        """Whether some call left by a trunk as it was then."""
+        outlets = (call.outlet for call in self._calls.values())
+        return any(isinstance(one, TrunkOutlet) and one.peer is peer for one in outlets)
 
     def line_died(self, port: int) -> None:
         """A line is gone, with all its calls."""

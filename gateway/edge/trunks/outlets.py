@@ -39,14 +39,16 @@ class OutWay:
         return f"{self.to.flow.transport}:{self.to.flow.host}:{self.to.flow.port}"
 
 
-class TrunkPeers(Protocol):
-    """Who opens ways to trunks, and knows who is one (`gateway.edge.trunks.trunk_desk`)."""
+class TrunkPeer(Protocol):
+    """A trunk as a call leaves by it (`gateway.edge.trunks.known_trunk`)."""
+
+    ways: TrunkWays
 
     async def connect(self, way: TrunkWay) -> Flow:
         """The way out. Raises `NoFlow`."""
 
-    def is_peer(self, name: str, flow: Flow) -> bool:
-        """Whether somebody is that trunk."""
+    def is_peer(self, flow: Flow) -> bool:
+        """Whether somebody is it."""
 
 
 class Outlet(Protocol):
@@ -87,8 +89,8 @@ class Outlet(Protocol):
 class TrunkOutlet:
     """A number by a trunk."""
 
-    def __init__(self, ways: TrunkWays, number: str, shown: str, peers: TrunkPeers) -> None:
-        trunk = ways.trunk
+    def __init__(self, peer: TrunkPeer, number: str, shown: str) -> None:
+        trunk = peer.ways.trunk
         self.name = trunk.name
         self.credentials = Credentials(trunk)
         self.shown = f"{trunk.scheme}:{shown}@{trunk.realm_host}"
@@ -97,8 +99,8 @@ class TrunkOutlet:
         self.srtp: SrtpRule = trunk.sound_rule
         self.tried_again = OF_A_SERVER
         self._trunk = trunk
-        self._ways = ways
-        self._peers = peers
+        self._ways = peer.ways
+        self.peer = peer
 
     def groups(self) -> list[list[list[OutWay]]]:
         """See `Outlet`: one address after the other."""
@@ -108,7 +110,7 @@ class TrunkOutlet:
     async def connect(self, way: OutWay) -> Flow:
         """See `Outlet`."""
         assert isinstance(way.to, TrunkWay)  # noqa: S101  # made here
-        return await self._peers.connect(way.to)
+        return await self.peer.connect(way.to)
 
     def note(self, way: OutWay, why: str | None, status: int = 0) -> None:
         """See `Outlet`."""
@@ -130,7 +132,7 @@ class TrunkOutlet:
 
     def owns(self, flow: Flow) -> bool:
         """See `Outlet`."""
-        return self._peers.is_peer(self.name, flow)
+        return self.peer.is_peer(flow)
 
     def hop(self, flow: Flow, first: URI) -> tuple[str, int]:
         """See `Outlet`: an address of the trunk's, else where the INVITE went."""

@@ -64,7 +64,7 @@ class TrunkBooth:
         self.use = TrunkUse(trunk)
         self.use.calls = beside
         self._tls = TrunkTls(trunk, trust)
-        self._ways = TrunkWays(trunk)
+        self.ways = TrunkWays(trunk)
         self._tasks = Tasks()
         self._numbers: dict[str, str] = {}
         """what a phone dials, and who that is"""
@@ -90,9 +90,9 @@ class TrunkBooth:
 
     async def open(self) -> None:
         """Looks the trunk's names up, and takes ports. Raises `OSError`; `NoFlow`: the trunk is nowhere."""
-        await self._ways.look_up()
-        if not self._ways.all:
-            raise NoFlow("; ".join(f"{name}: {why}" for name, why in self._ways.unknown.items()))
+        await self.ways.look_up()
+        if not self.ways.all:
+            raise NoFlow("; ".join(f"{name}: {why}" for name, why in self.ways.unknown.items()))
         await self._board.loopback.open(LOOPBACK, 0)
         await self._board.ports.open(self._board.config.host, 0)
 
@@ -109,13 +109,13 @@ class TrunkBooth:
 
     def _unanswered(self) -> Iterator[Sent]:
         """What the trunk has not answered yet."""
-        for way in self._ways.all:
+        for way in self.ways.all:
             yield from self._board.transactions.toward(way.transport, way.host, way.port)
 
     @property
     def sound_address(self) -> str:
         """Ours, from which the trunk is reached."""
-        return seen_from(self._ways.all[0].host)
+        return seen_from(self.ways.all[0].host)
 
     def uri_of(self, number: str) -> str:
         """What a phone dials to reach that number, once."""
@@ -137,7 +137,7 @@ class TrunkBooth:
             served.answer(told(request, flow, 403, why_not))
             return
         token = RouteToken(number, "phone", flow.port, "udp", LOOPBACK, flow.port)
-        outlet = TrunkOutlet(self._ways, number, self.trunk.shown_as(""), self)
+        outlet = TrunkOutlet(self, number, self.trunk.shown_as(""))
         request.headers.set("Supported", "")  # what the phone can stays between it and us
         call = OutCall(self._board, self, served, token, outlet)
         self._calls[call.id] = self._by_served[served] = call
@@ -180,7 +180,7 @@ class TrunkBooth:
 
     def _from_trunk(self, data: bytes, flow: Flow) -> bool:
         message = _read(data)
-        if message is None or not self._ways.owns(flow.host):
+        if message is None or not self.ways.owns(flow.host):
             return False
         self.ladder.note("←", message)
         if isinstance(message, Response):
@@ -200,14 +200,14 @@ class TrunkBooth:
         return True
 
     async def connect(self, way: TrunkWay) -> Flow:
-        """See `TrunkPeers`."""
+        """See `TrunkPeer`."""
         context = self._tls.context()
         flow = await self._board.ports.connect(way.transport, way.host, way.port, way.name, context)
         return flow.overheard(self._sent)
 
-    def is_peer(self, name: str, flow: Flow) -> bool:
-        """See `TrunkPeers`: only what we opened leads here from it."""
-        return self._ways.owns(flow.host)
+    def is_peer(self, flow: Flow) -> bool:
+        """See `TrunkPeer`: only what we opened leads here from it."""
+        return self.ways.owns(flow.host)
 
     def _sent(self, data: bytes) -> None:
         if (message := _read(data)) is not None:

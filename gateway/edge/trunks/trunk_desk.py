@@ -17,14 +17,14 @@ import structlog
 
 from gateway.edge.flows.transport import Flow
 from gateway.edge.proxy.switchboard import Switchboard
+from gateway.edge.trunks.known_trunk import KnownTrunk
 from gateway.edge.trunks.out_calls import FlowFailed, OutCalls, Phones
 from gateway.edge.trunks.trunk import Trunk
 from gateway.edge.trunks.trunk_registration import Registration
 from gateway.edge.trunks.trunk_requests import TrunkRequests
-from gateway.edge.trunks.trunk_tls import TrunkTls
 from gateway.edge.trunks.trunk_use import TrunkUse
 from gateway.edge.trunks.trunk_ways import TrunkWay, TrunkWays
-from gateway.errors import NoFlow, SettingsError
+from gateway.errors import NoFlow
 from gateway.ipc.front_messages import TrunkState
 
 LOOK_UP_EVERY_S: Final = 60.0
@@ -46,66 +46,49 @@ class TrunkDesk:
         """`phones` finds the telephones that are registered for a user; `flow_failed` hears which of them
         were not there. Raises `SettingsError`."""
         self._board = board
-        self.tls = {trunk.name: TrunkTls(trunk, board.config.trust) for trunk in trunks}
-        self.ways = {trunk.name: TrunkWays(trunk) for trunk in trunks}
+        self.known = {trunk.name: self._know(trunk) for trunk in trunks}
+        self._former: list[KnownTrunk] = []
+        """those that a reload changed or took away, as long as something of theirs is open"""
         self.use = {trunk.name: TrunkUse(trunk) for trunk in trunks}
-        self.calls = OutCalls(board, self.ways, self.use, self, phones, flow_failed)
+        self.calls = OutCalls(board, self.known, self.use, phones, flow_failed)
         self._requests = TrunkRequests(board.transactions, board.toward_callers, self.connect)
         self.registrations = {
-            name: Registration(ways, self._requests)
-            for name, ways in self.ways.items()
-            if ways.trunk.register
+            name: Registration(one.ways, self._requests)
+            for name, one in self.known.items()
+            if one.trunk.register
         }
         self._pinged: dict[str, float] = {}
         self._looked_up = -LOOK_UP_EVERY_S
         self._was_up: dict[str, bool] = {}
         self._taken = asyncio.Event()
 
+    def _know(self, trunk: Trunk) -> KnownTrunk:
+        return KnownTrunk(trunk, self._board.config.trust, self._board.ports)
+
     def of(self, flow: Flow, host: str = "") -> str | None:
-        """The name of the trunk that somebody is, by address, by certificate, or by both, as its file says.
-
-        `host`: the address that counts, where that is not the flow's own.
-        """
-        return next((name for name in self.ways if self.is_peer(name, flow, host)), None)
-
-    def is_peer(self, name: str, flow: Flow, host: str = "") -> bool:
-        """Whether somebody is that trunk. A connection that we opened to it alone is as good as its
-        certificate."""
-        known_by = self.ways[name].trunk.known_by
-        by_address = known_by != "certificate" and self.ways[name].owns(host or flow.host)
-        if known_by in ("address", "either") and by_address:
-            return True
-        if known_by == "address" or (known_by == "both" and not by_address):
-            return False
-        return flow.opened_to == name or self.tls[name].shown_by(flow.certificate)
+        """The name of the trunk that somebody is. `host`: see `KnownTrunk.is_peer`."""
+        return next((name for name, one in self.known.items() if one.is_peer(flow, host)), None)
 
     def trusts(self, flow: Flow) -> bool:
         """Whether somebody is a trunk whose word on who calls is believed."""
         name = self.of(flow)
-        return name is not None and self.ways[name].trunk.trusted
+        return name is not None and self.known[name].trunk.trusted
 
     def authorities(self) -> str:
         """Whose certificates (PEM) peers are asked for; empty: no trunk is known by one."""
-        return "".join(tls.asked for tls in self.tls.values())
+        return "".join(one.tls.asked for one in self.known.values())
 
     async def connect(self, way: TrunkWay) -> Flow:
         """The way to a trunk. Raises `NoFlow`."""
-        tls = self.tls.get(way.trunk)
-        if tls is None:
+        known = self.known.get(way.trunk)
+        if known is None:
             raise NoFlow(f"there is no trunk {way.trunk} any more")
-        try:
-            context = tls.context() if way.transport == "tls" else None
-        except SettingsError as error:
-            raise NoFlow(str(error)) from None
-        flow = await self._board.ports.connect(way.transport, way.host, way.port, way.name, context)
-        if context is not None:
-            flow.opened_to = way.trunk
-        return flow
+        return await known.connect(way)
 
     def look(self) -> None:
         """Looks at their certificates' files. Raises `SettingsError` once for what does not hold."""
-        for tls in list(self.tls.values()):
-            tls.look()
+        for one in list(self.known.values()):
+            one.tls.look()
 
     def take(self, trunks: Sequence[Trunk]) -> None:
         """These from now on. Who is as before goes on as before; calls that have left keep their way.
@@ -113,32 +96,56 @@ class TrunkDesk:
         Raises `SettingsError`, and then nothing has changed.
         """
         new = {trunk.name: trunk for trunk in trunks}
-        changed = [one for one in trunks if one.name not in self.ways or self.ways[one.name].trunk != one]
-        tls = {trunk.name: TrunkTls(trunk, self._board.config.trust) for trunk in changed}
-        for name in self.ways.keys() - new.keys():
-            del self.ways[name], self.use[name], self.tls[name]
-            self.registrations.pop(name, None)
+        changed = [one for one in trunks if one.name not in self.known or self.known[one.name].trunk != one]
+        known = {trunk.name: self._know(trunk) for trunk in changed}
+        gone = self.known.keys() - new.keys()
+        self._former += [one for name, one in self.known.items() if name in gone or name in known]
+        for name in gone:
+            del self.known[name], self.use[name]
             self._was_up.pop(name, None)
-        self.tls.update(tls)
-        for trunk in changed:
-            name = trunk.name
-            self.ways[name] = ways = TrunkWays(trunk)
+        for name, one in known.items():
+            self.known[name] = one
             if name in self.use:
-                self.use[name].trunk = trunk  # the calls that it has still count
+                self.use[name].trunk = one.trunk  # the calls that it has still count
             else:
-                self.use[name] = TrunkUse(trunk)
+                self.use[name] = TrunkUse(one.trunk)
+        for name in (*gone, *known):
             self.registrations.pop(name, None)
             self._pinged.pop(name, None)
-            if trunk.register:
-                self.registrations[name] = Registration(ways, self._requests)
+            if name in known and known[name].trunk.register:
+                self.registrations[name] = Registration(known[name].ways, self._requests)
         self._looked_up = -LOOK_UP_EVERY_S
         self._taken.set()
+        self._close_unused()
+
+    def _close_unused(self) -> None:
+        """Connections to what trunks were before a reload, and of peers that would not be taken any more.
+
+        Each goes as soon as no call needs it.
+        """
+        if not self._former:
+            return
+        talking = {dialog.flow for dialog in self._board.dialogs}
+        in_use = talking.union(*(one.opened for one in self.known.values()))
+        open_still = []
+        for one in self._former:
+            if not self.calls.leave_by(one):
+                for flow in one.opened - in_use:
+                    flow.close()
+            if self.calls.leave_by(one) or one.opened & talking:
+                open_still.append(one)
+        peers = self._board.ports.unwelcome()
+        for flow in peers:
+            if flow not in talking:
+                flow.close()
+        if not any(flow in talking for flow in peers):
+            self._former = open_still
 
     # ── up or down ───────────────────────────────────────────────────────────────────────────────────
 
     def why_down(self, name: str) -> str | None:
         """Why no call can leave by a trunk; None: it is up."""
-        ways, registration = self.ways[name], self.registrations.get(name)
+        ways, registration = self.known[name].ways, self.registrations.get(name)
         if not ways.all:
             unknown = "; ".join(f"{host}: {why}" for host, why in ways.unknown.items())
             return unknown or "its names have not been looked up yet"
@@ -150,10 +157,10 @@ class TrunkDesk:
 
     def state(self) -> tuple[TrunkState, ...]:
         """Each trunk for the panel, the metrics and the command line; no user, no password."""
-        return tuple(self._state(name) for name in self.ways)
+        return tuple(self._state(name) for name in self.known)
 
     def _state(self, name: str) -> TrunkState:
-        ways, use, registration = self.ways[name], self.use[name], self.registrations.get(name)
+        ways, use, registration = self.known[name].ways, self.use[name], self.registrations.get(name)
         return TrunkState(
             name,
             self.why_down(name),
@@ -170,22 +177,23 @@ class TrunkDesk:
     async def look_after(self) -> None:
         """Until cancelled. One trunk that hangs delays no other."""
         while True:
-            while not self.ways:
+            while not self.known and not self._former:
                 self._taken.clear()
                 await self._taken.wait()
             now = time.monotonic()
             if now - self._looked_up >= LOOK_UP_EVERY_S:
                 self._looked_up = now
-                await asyncio.gather(*(ways.look_up() for ways in self.ways.values()))
-            await asyncio.gather(*(self._turn(name, now) for name in self.ways))
+                await asyncio.gather(*(one.ways.look_up() for one in self.known.values()))
+            await asyncio.gather(*(self._turn(name, now) for name in self.known))
             self._note_changes()
+            self._close_unused()
             await asyncio.sleep(TURN_S)
 
     async def _turn(self, name: str, now: float) -> None:
-        ways, registration = self.ways.get(name), self.registrations.get(name)
-        if ways is None:  # taken away meanwhile
+        known, registration = self.known.get(name), self.registrations.get(name)
+        if known is None:  # taken away meanwhile
             return
-        trunk = ways.trunk
+        trunk, ways = known.trunk, known.ways
         if trunk.ping_s and now - self._pinged.get(name, -trunk.ping_s) >= trunk.ping_s and ways.all:
             self._pinged[name] = now
             await asyncio.gather(*(self._ping(ways, way) for way in ways.all))
@@ -207,7 +215,7 @@ class TrunkDesk:
         ways.note(way, None)
 
     def _note_changes(self) -> None:
-        for name in self.ways:
+        for name in self.known:
             why = self.why_down(name)
             if self._was_up.get(name) == (why is None):
                 continue

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from gateway.config.authorities import authorities_in
 from gateway.config.certificate import Certificate, Trust
 from gateway.edge.flows.peer_certificate import PeerCertificate
+from gateway.edge.flows.transport import Flow
 from gateway.edge.trunks.trunk import FINGERPRINT, Trunk
 
 log = structlog.get_logger("edge")
@@ -49,6 +50,10 @@ class TrunkTls:
         if self.own and self._context is None:
             self._context = self._trust(self.trunk.authority, self._certificate)
         return self._context
+
+    def has_checked(self, flow: Flow) -> bool:
+        """Whether we opened a connection by what this trunk alone is checked by, as it is now."""
+        return flow.checked_by is not None and flow.checked_by is self._context
 
     def shown_by(self, certificate: PeerCertificate | None) -> bool:
         """Whether a peer's certificate is this trunk's: signed by its authority, and one that it shows.

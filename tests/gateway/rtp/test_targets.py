@@ -448,7 +448,7 @@ async def test_a_trunk_that_wants_encrypted_sound_gets_it(
         phone, started = await house.caller()
         far = await SrtpPhone().open()
         house.phones.append(far)
-        way = next(iter(house.edge.trunks.ways.values()))
+        way = next(iter(house.edge.trunks.known.values())).ways
         way._found = {host: (replace(way.all[0], port=far.sip_port),) for host in way._found}
         await exchange.hall.ask(CallTarget(started.call_id, "office", 30.0))
         invite = await far.request("INVITE", HANGS_S)
@@ -575,3 +575,21 @@ def _is_right(request: Message, password: str, method: str = "INVITE") -> bool:
 
     ha1, ha2 = h(f"{said['username']}:t:{password}"), h(f"{method}:{said['uri']}")
     return said["response"] == h(f"{ha1}:n1:{said['nc']}:{said['cnonce']}:auth:{ha2}")
+
+
+@pytest.mark.parametrize("changes", [None, {"hosts": (TrunkHost("192.0.2.1", 5060),)}], ids=["gone", "moved"])
+async def test_a_call_that_has_left_keeps_its_way_when_a_reload_takes_its_trunk(
+    exchange: RtpExchange, changes: dict[str, Any] | None
+) -> None:
+    """Its target's goodbye is still its target's."""
+    async with House.opened(exchange) as house:
+        phone, started = await house.caller()
+        invite = await house.calls(started)
+        await house.picks_up(invite)
+        await house.outcome(started)
+        trunk = house.edge.trunks.known["carrier"].trunk
+        house.edge.trunks.take([] if changes is None else [replace(trunk, **changes)])
+        _bye(house.trunk, invite)
+        await phone.request("BYE", HANGS_S)
+        assert (await exchange.front.hears_end(started.call_id))[1].startswith("transferred")
+        assert house.left() == 0

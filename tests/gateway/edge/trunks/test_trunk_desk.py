@@ -24,19 +24,20 @@ def trunk(name: str, **more: Any) -> Trunk:
 
 def desk(*trunks: Trunk) -> TrunkDesk:
     board: Any = SimpleNamespace(
-        config=SimpleNamespace(trust=lambda *_: None), transactions=None, toward_callers=None
-    )
+        config=SimpleNamespace(trust=lambda *_: None), transactions=None, toward_callers=None, dialogs=(),
+        ports=SimpleNamespace(unwelcome=list),
+    )  # fmt: skip
     return TrunkDesk(trunks, board, lambda _: [], lambda *_: None)
 
 
 async def test_who_is_as_before_goes_on_and_who_changed_begins_anew() -> None:
     one, two = trunk("one"), trunk("two", calls=1)
     opened = desk(one, two, trunk("three"))
-    kept, use = opened.ways["one"], opened.use["two"]
+    kept, use = opened.known["one"], opened.use["two"]
     assert use.take("+4930") is None
     opened.take([trunk("one"), replace(two, calls=2, register=True, user="u"), trunk("four")])
-    assert set(opened.ways) == set(opened.use) == set(opened.tls) == {"one", "two", "four"}
-    assert opened.ways["one"] is kept
+    assert set(opened.known) == set(opened.use) == {"one", "two", "four"}
+    assert opened.known["one"] is kept
     assert opened.use["two"] is use, "the calls that it has still count"
     assert use.take("+4930") is None
     assert use.take("+4930") is not None, "and the new bound holds"
@@ -53,7 +54,7 @@ async def test_a_house_without_trunks_looks_after_those_that_come() -> None:
     await asyncio.sleep(1.0)
     opened.take([trunk("one")])
     await asyncio.sleep(5.0)
-    assert opened.ways["one"].all, "its address was looked up"
+    assert opened.known["one"].ways.all, "its address was looked up"
     opened.take([])
     await asyncio.sleep(5.0)
     assert not looking.done()
@@ -62,7 +63,7 @@ async def test_a_house_without_trunks_looks_after_those_that_come() -> None:
 
 def test_files_that_do_not_hold_change_nothing(tmp_path: Path) -> None:
     opened = desk(trunk("one"))
-    before = dict(opened.ways)
+    before = dict(opened.known)
     with pytest.raises(SettingsError):
         opened.take([trunk("two", authority=tmp_path / "none.pem", known_by="certificate")])
-    assert opened.ways == before
+    assert opened.known == before

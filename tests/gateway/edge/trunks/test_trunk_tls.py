@@ -251,7 +251,7 @@ async def test_an_authority_that_was_replaced_is_believed_no_more(bare: Exchange
     edge = await carriers.edge(bare, carriers.trunk())
     old = carriers.client(carriers.first.sign("first.example", to="trunk"))
     open_one = await caller(bare, old)
-    tls = edge.trunks.tls["first"]
+    tls = edge.trunks.known["first"].tls
     tls.look()
     carriers.first.ca.write_text("half written")
     with pytest.raises(SettingsError, match=r"trunk first, authority: .*cannot be read"):
@@ -342,7 +342,7 @@ async def test_a_trunk_sees_its_own_certificate_and_is_checked_by_its_own_author
     other = dataclasses.replace(trunk, name="second", authority=carriers.second.ca)
     edge = await carriers.edge(bare, trunk, other)
     desk = edge.trunks
-    (way,), (wrong,) = desk.ways["first"].all, desk.ways["second"].all
+    (way,), (wrong,) = desk.known["first"].ways.all, desk.known["second"].ways.all
     flow = await desk.connect(way)
     flow.send(b"OPTIONS\r\n\r\n")
     assert await far.sees(1) == ["us.example"]
@@ -350,7 +350,7 @@ async def test_a_trunk_sees_its_own_certificate_and_is_checked_by_its_own_author
     with pytest.raises(NoFlow, match="certificate does not hold"):
         await desk.connect(wrong)
     carriers.first.sign("new.example", to="us")
-    desk.tls["first"].look()
+    desk.known["first"].tls.look()
     assert await desk.connect(way) is flow  # who is there stays
     far.writers[0].transport.abort()
     async with asyncio.timeout(HANGS_S):
@@ -368,7 +368,7 @@ async def test_the_test_phone_and_the_trial_show_it_too(carriers: Carriers, far:
     booth = TrunkBooth(trunk)
     await booth.open()
     try:
-        (await booth.connect(booth._ways.all[0])).send(b"OPTIONS\r\n\r\n")
+        (await booth.connect(booth.ways.all[0])).send(b"OPTIONS\r\n\r\n")
         assert await far.sees(1) == ["us.example"]
     finally:
         await booth.close()
