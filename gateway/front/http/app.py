@@ -101,6 +101,7 @@ def build_app(
     login = LoginDoor(credentials)
     paths: list[BaseRoute] = [
         Route("/", login.page),
+        Route("/calls", login.calls_page),
         Route("/calls/{call_id}", login.call_page),
         Route("/login", login.login, methods=["GET", "POST"]),
         Route("/logout", login.logout, methods=["POST"]),

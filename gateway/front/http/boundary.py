@@ -17,6 +17,7 @@ import re
 import socket
 from collections.abc import Callable, Iterable
 from typing import Final
+from urllib.parse import quote
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -49,7 +50,7 @@ OPEN_PATHS: Final = frozenset(
 """Need no token; engines show their own."""
 OPEN_FOLDER: Final = "/synthetic/"
 """What a call says of itself is for whoever has its id."""
-PAGES: Final = re.compile(r"/|/calls(/[A-Za-z0-9._~-]{1,64})?", re.ASCII)
+PAGES: Final = re.compile(r"/|/calls(/[A-Za-z0-9._~-]{1,64})?(\?[A-Za-z0-9._~%=&+*:-]{0,2000})?", re.ASCII)
 """Pages for people: who may not see one is led to the login, and back."""
 SIP_PATH: Final = "/sip"
 """The one WebSocket; telephones' passwords hold there."""
@@ -172,7 +173,9 @@ class Boundary:
         asker = await self._credentials.asker(headers, source_of(scope), here=self._is_here(headers))
         is_page = PAGES.fullmatch(scope["path"]) is not None
         if isinstance(asker, Response) and asker.status_code == 401 and is_page:
-            then = "" if scope["path"] == "/" else f"?then={scope['path']}"
+            query = scope["query_string"].decode("latin-1")
+            there = scope["path"] + (f"?{query}" if query else "")
+            then = "" if there == "/" else f"?then={quote(there)}"
             return asker if "authorization" in headers else RedirectResponse(f"/login{then}", 303)
         return asker
 

@@ -31,6 +31,10 @@ class LoginDoor:
         """The console. On loopback its button may call."""
         return self._console(request, "index.html")
 
+    async def calls_page(self, request: Request) -> Response:
+        """The list of calls; which of them, its script reads in its address."""
+        return self._console(request, "calls_list.html")
+
     async def call_page(self, request: Request) -> Response:
         """The page of one call; which one, its script reads in its address."""
         return self._console(request, "call_page.html")
