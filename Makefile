@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # what one process compiled, hundreds that the tests start need not compile again
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run models wheel test test-parts lint style types bench bench-calls bench-web bench-echo bench-engine bench-ears bench-consent bench-watermark gpu-check prove prove-null prove-null-halves prove-detector prove-wheel prove-steady prove-soak prove-faults prove-fuzz prove-browsers prove-peers prove-examples prove-gpu-check soak clean
+.PHONY: run models wheel test test-parts lint style types bench bench-calls bench-web bench-echo bench-engine bench-ears bench-consent bench-watermark gpu-check prove prove-null prove-null-halves prove-detector prove-wheel prove-api prove-steady prove-soak prove-faults prove-fuzz prove-browsers prove-peers prove-examples prove-gpu-check soak clean
 
 run: models $(if $(filter chroma,$(VOICEGATE_ENGINE)),$(VENV)/.chroma)
 	@$(BIN)/voicegate run
@@ -85,7 +85,7 @@ gpu-check: $(VENV)/.chroma
 	$(BIN)/voicegate engine gpu-check $(ASKED)
 
 # long proofs, hours together; each goes on where it was killed
-prove: prove-null prove-null-halves prove-detector prove-wheel prove-steady prove-soak prove-faults prove-fuzz prove-browsers prove-peers prove-examples prove-gpu-check
+prove: prove-null prove-null-halves prove-detector prove-wheel prove-api prove-steady prove-soak prove-faults prove-fuzz prove-browsers prove-peers prove-examples prove-gpu-check
 	@$(BIN)/python -m benchmarks.prove
 
 prove-null: export OPENBLAS_NUM_THREADS := 1
@@ -99,8 +99,12 @@ prove-null-halves: $(VENV)/.test
 prove-detector: $(VENV)/.test
 	$(BIN)/python -m benchmarks.prove detector
 
-prove-wheel: $(VENV)/.test
+prove-wheel: $(VENV)/.prove
 	$(BIN)/python -m benchmarks.prove wheel
+
+# two minutes of what nobody would ask of the API
+prove-api: $(VENV)/.prove models
+	$(BIN)/python -m benchmarks.prove api
 
 prove-steady: $(VENV)/.test
 	$(BIN)/python -m benchmarks.prove steady
@@ -152,6 +156,10 @@ $(VENV)/.chroma: pyproject.toml $(VENV)/.run
 
 $(VENV)/.test: pyproject.toml $(VENV)/.run
 	$(BIN)/pip install --quiet --editable '.[chroma,cluster,test]'
+	@touch $@
+
+$(VENV)/.prove: $(VENV)/.test
+	$(BIN)/pip install --quiet --editable '.[prove]'
 	@touch $@
 
 clean:

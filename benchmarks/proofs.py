@@ -318,13 +318,23 @@ class Steady(_Suite):
 
 
 class Wheel(_Suite):
-    """`tests/prove/`: the wheel, installed where no file of the checkout can be seen."""
+    """The wheel, installed where no file of the checkout can be seen."""
 
     what = "an installed wheel starts and takes a call"
     marker = "prove"
 
     def files(self) -> list[str]:
-        return [str(path.relative_to(ROOT)) for path in sorted((ROOT / "tests" / "prove").glob("test_*.py"))]
+        return ["tests/prove/test_wheel_runs.py"]
+
+
+class Api(_Suite):
+    """Two minutes of requests that nobody would make, to a whole gateway."""
+
+    what = "whatever is asked of the API, it answers as its description says, and with no 500"
+    marker = "prove"
+
+    def files(self) -> list[str]:
+        return ["tests/prove/test_api_fuzz.py"]
 
 
 class Browsers(_Suite):
@@ -353,6 +363,7 @@ PROOFS: Final[dict[str, LongProof]] = {
     "null-halves": Halves(),
     "detector": Detector(),
     "wheel": Wheel(),
+    "api": Api(),
     "steady": Steady(),
     "soak": Soak(),
     "faults": Faults(),
