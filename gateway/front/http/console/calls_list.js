@@ -54,7 +54,7 @@ function written() {
   return query;
 }
 
-// the form says what the address says; a field that one writes in is left alone
+// the form says what the address says; a blank that one has just written stays
 function read() {
   const query = address();
   const put = (input, value) => {
@@ -83,16 +83,20 @@ function local(text) {
 
 // `quietly`: nobody asked for it, something happened
 async function load({ quietly = false, says = "" } = {}) {
+  if (quietly && asking) return happened(); // what was asked before may not say it yet
   clearTimeout(timer);
   const query = address();
-  turn(viewOf(query));
-  read();
+  if (!quietly) {
+    clearTimeout(typed);
+    turn(viewOf(query));
+    read(); // else a field that one writes in would be put back
+  }
   const wanted = new URLSearchParams({ limit: PAGE, count: "true" });
   for (const name of known(query)) if (query.get(name)) wanted.set(name, query.get(name));
   if (!quietly) {
     asking?.abort();
     byId("rows").parentElement.setAttribute("aria-busy", "true");
-  } else if (asking) return;
+  }
   const mine = (asking = new AbortController());
   asked = Date.now();
   try {
@@ -100,11 +104,11 @@ async function load({ quietly = false, says = "" } = {}) {
     const response = await fetch(`/api/${view}?${wanted}`, { headers: { Accept: "application/json" }, signal });
     const told = await response.json().catch(() => ({}));
     if (mine.signal.aborted) return;
-    if (response.ok) shown(told, wanted, quietly ? "" : says);
-    else refused(response.status, told, wanted);
-  } catch (error) {
-    if (mine.signal.aborted) return;
-    problem(error.name === "SyntaxError" ? "The gateway’s answer is not a list." : "The gateway does not answer. It is asked again.", true);
+    if (!response.ok) refused(response.status, told, wanted);
+    else if (Array.isArray(told[view])) shown(told, wanted, quietly ? "" : says);
+    else problem("What answers is not the gateway. It is asked again.", true);
+  } catch {
+    if (!mine.signal.aborted) problem("The gateway does not answer. It is asked again.", true);
   } finally {
     if (asking === mine) asking = null;
   }
@@ -124,7 +128,7 @@ function refused(status, told, wanted) {
 }
 
 function shown(told, wanted, says) {
-  const listed = told[view] ?? [];
+  const listed = told[view];
   if (wanted.get("cursor") && told.previous === null) {
     const query = address(); // the way back ends on the first page, which is whole
     query.delete("cursor");

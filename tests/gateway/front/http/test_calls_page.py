@@ -272,6 +272,13 @@ async def test_what_happens_is_seen_and_nobody_loses_the_place(page: Page, few: 
     assert len(few.asked) > asked_before
     assert await callers(page) == last
 
+    # nor is what one writes meanwhile put back
+    await page.get_by_label("Caller", exact=True).press_sequentially("no")
+    await few.fed.tell(NewEvent("c902", now, CallOffered(caller="sip:newest@h")))
+    await page.get_by_label("Caller", exact=True).press_sequentially("body")
+    await expect(page.locator("#none")).to_have_text("No call is like that.")
+    await expect(page.get_by_label("Caller", exact=True)).to_have_value("nobody")
+
 
 # ── not taken ────────────────────────────────────────────────────────────────────────────────────────
 
