@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from types import CoroutineType
@@ -21,17 +21,12 @@ from redis.exceptions import RedisError
 from consent.grants.grant import GrantVerifier
 from consent.grants.revocation_desk import RevocationDesk
 from consent.service.front_office import FrontOffice
-from gateway.config.paths import events_path, recordings_dir, redis_url_for, route_key_path, trunks_path
+from gateway.config.paths import events_path, recordings_dir, redis_url_for, trunks_path
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 from gateway.dialplan import Dialplan
-from gateway.edge.doors.edge_config import EdgeConfig
-from gateway.edge.doors.srtp_policy import SrtpPolicy
-from gateway.edge.grammar.speech_notice import SpeechNotice
-from gateway.edge.grammar.token import route_key
 from gateway.edge.proxy.lines import LineInfo
 from gateway.edge.sip_proxy import Edge
-from gateway.edge.trunks.trunk import Trunk
 from gateway.edge.trunks.trunk_file import read_trunks
 from gateway.errors import CallRefused, RpcError
 from gateway.front.admission.routing import Routing
@@ -60,6 +55,7 @@ from gateway.front.halls.reload import Reload
 from gateway.front.halls.voice_desk import VoiceDesk
 from gateway.front.house.binding_shelf import KeptBindings
 from gateway.front.house.certificate_watch import CertificateWatch
+from gateway.front.house.edge_rules import edge_rules
 from gateway.front.house.house_probes import HouseProbes
 from gateway.front.house.ledger_watch import LedgerWatch
 from gateway.front.house.metrics import Metrics
@@ -94,7 +90,7 @@ from gateway.store.refused_calls import RefusedCalls
 from gateway.store.registry import Registry, RegistryError
 from gateway.store.sessions import Sessions
 from gateway.store.sip_bindings import SipBindings
-from gateway.store.sip_users import Encryption, SipUsers
+from gateway.store.sip_users import SipUsers
 from model.tasks import Tasks, failures
 
 log = structlog.get_logger("front")
@@ -134,7 +130,6 @@ class Front:
     reload: Reload = field(init=False)
     _halls: Halls = field(init=False)
     _call_list: CallList = field(init=False)
-    _trunk_sound: dict[str, Encryption | None] = field(default_factory=dict)
     _statements: SpeechStatements = field(init=False)
     _headroom: Headroom = field(init=False)
     _grants: GrantDesk = field(init=False)
@@ -198,41 +193,16 @@ class Front:
         users, trunks = SipUsers(conf.data_dir), read_trunks(trunks_path(conf))
         if conf.digest:
             users.first()
-        self._trunk_sound.update({trunk.name: trunk.sound_rule for trunk in trunks})
         self.edge = Edge(
-            EdgeConfig(
-                host=conf.host,
-                port=conf.sip_port,
-                boot_token=self.token,
-                route_key=route_key(route_key_path(conf)),
-                public_address=conf.public_address,
-                tls_port=conf.sip_tls,
-                tls=self.certificate.for_telephones(),
-                tls_asking=self.certificate.for_telephones,
-                client_authorities=self.certificate.client_authorities(),
-                trust=self.certificate.for_servers,
-                web_ports={"ws": conf.http_port, "wss": conf.https or conf.http_port},
-                allow=conf.sip_allow,
-                deny=conf.sip_deny,
-                trusted_proxies=conf.trusted_proxies,
-                signed=signed_calls(conf, self._spawn),
-                invites_per_s=conf.invites_per_s,
-                emergency=conf.emergency_numbers,
-                loopback_port_file=self.runtime.edge_port,
-                digest=conf.sip_digest,
-                ha1=users.ha1 if conf.digest else None,
-                may_omit_qop=users.is_legacy,
-                phones=users.ha1 if conf.registered_most_s else None,
-                least_registered_s=min(conf.registered_least_s, conf.registered_most_s),
-                most_registered_s=conf.registered_most_s,
-                qualify_s=conf.qualify_s,
-                notice=SpeechNotice(self.routing.mark_key.id, conf.http_port, conf.public_url),
-                srtp=SrtpPolicy(
-                    conf.sip_srtp,
-                    conf.sip_srtp_plain,
-                    of_user=users.srtp,
-                    of_trunk=self._trunk_sound.get,
-                ),
+            edge_rules(
+                conf,
+                self.runtime,
+                self.token,
+                self.certificate,
+                users,
+                mark_key=self.routing.mark_key.id,
+                signed=signed_calls(conf, self._spawn, self.certificate.look_too),
+                of_trunk=lambda name: self.edge.trunks.sound_rule(name),
             ),
             EdgeRouter(self.routing, self.halls, self.web, self.refusals, self.closing, users.role),
             self._spawn,
@@ -253,7 +223,7 @@ class Front:
             self.office,
             users,
             self.certificate,
-            self._take_trunks,
+            self.edge.trunks.take,
             self._receivers.take_webhooks,
             self._plan_changed,
         )
@@ -518,11 +488,6 @@ class Front:
         for hall in self.routing.halls.values():
             with contextlib.suppress(RpcError):
                 await hall.ask(Drain())
-
-    def _take_trunks(self, trunks: Sequence[Trunk]) -> None:
-        self._trunk_sound.clear()
-        self._trunk_sound.update({trunk.name: trunk.sound_rule for trunk in trunks})
-        self.edge.trunks.take(trunks)
 
     async def _plan_changed(self) -> None:
         await self._halls.send_prompts()

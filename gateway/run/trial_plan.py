@@ -7,6 +7,8 @@ front keeps nothing of it. Prints one JSON object: `version` of the plans, or `e
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 
 from consent.errors import ConsentError
 from consent.service.front_office import FrontOffice
@@ -14,16 +16,20 @@ from consent.service.office_client import OfficeClient
 from gateway.config.paths import grant_keys_path, office_socket
 from gateway.config.settings import Settings, load
 from gateway.dialplan.house_plan import read_house_plan
-from gateway.errors import VoicegateError
+from gateway.errors import DialplanError, VoicegateError
 from gateway.run.trial_mark import check_marks
+from model.ears import SOCKET_VARIABLE
 
 
-def trial(settings: Settings) -> dict[str, str]:
-    """The plans' version, or why they do not load."""
+def trial(settings: Settings, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The plans' version, or why they do not load into the house that `environ` tells of."""
     client = OfficeClient(office_socket(settings))
     try:
         plan = read_house_plan(settings, FrontOffice(client, grant_keys_path(settings)).names())
         check_marks(plan)
+        if plan.hears_languages and SOCKET_VARIABLE not in environ:
+            why = "it leads callers by their language, and this house was started without ears"
+            raise DialplanError(f"{plan.folder}: {why}; restart the gateway to take it")
     except (VoicegateError, ConsentError) as error:
         return {"error": str(error)}
     finally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -53,15 +53,19 @@ class SignedCalls:
 
     def __init__(
         self,
-        authorities: Sequence[x509.Certificate],
+        authorities: Iterable[x509.Certificate],
         hosts: Collection[str],
         chain_at: Callable[[str], Chain | str],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._store = verification.Store(list(authorities))
+        self.believe(authorities)
         self._hosts = frozenset(hosts)
         self._chain_at = chain_at
         self._clock = clock
+
+    def believe(self, authorities: Iterable[x509.Certificate]) -> None:
+        """These from now on, and no others."""
+        self._store = verification.Store(list(authorities))
 
     def judge(self, request: Request, *, trusted: bool) -> CallAttestation:
         """Of a request; who sent it is `trusted` where its P-Asserted-Identity is believed. Never raises."""

@@ -16,6 +16,7 @@ from typing import Final
 import structlog
 
 from gateway.edge.flows.transport import Flow
+from gateway.edge.grammar.sdes import SrtpRule
 from gateway.edge.proxy.switchboard import Switchboard
 from gateway.edge.trunks.known_trunk import KnownTrunk
 from gateway.edge.trunks.out_calls import FlowFailed, OutCalls, Phones
@@ -68,6 +69,11 @@ class TrunkDesk:
     def of(self, flow: Flow, host: str = "") -> str | None:
         """The name of the trunk that somebody is. `host`: see `KnownTrunk.is_peer`."""
         return next((name for name, one in self.known.items() if one.is_peer(flow, host)), None)
+
+    def sound_rule(self, name: str) -> SrtpRule | None:
+        """Whether a trunk's sound is encrypted; None: there is no such trunk."""
+        known = self.known.get(name)
+        return None if known is None else known.trunk.sound_rule
 
     def trusts(self, flow: Flow) -> bool:
         """Whether somebody is a trunk whose word on who calls is believed."""

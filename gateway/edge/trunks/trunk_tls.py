@@ -15,7 +15,7 @@ import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from gateway.config.authorities import authorities_in
+from gateway.config.authorities import AuthorityFile, authorities_in
 from gateway.config.certificate import Certificate, Trust
 from gateway.edge.flows.peer_certificate import PeerCertificate
 from gateway.edge.flows.transport import Flow
@@ -34,8 +34,9 @@ class TrunkTls:
         if trunk.certificate is not None and trunk.key is not None:
             named = (f"trunk {trunk.name}, certificate", f"trunk {trunk.name}, key")
             self._certificate = Certificate(trunk.certificate, trunk.key, named)
-        self._seen = self._look()
-        self._authorities = self._read()
+        self._authority: AuthorityFile | None = None
+        if trunk.authority is not None:
+            self._authority = AuthorityFile(trunk.authority, f"{self._named}, authority")
         self.asked = self._written()
         """the authorities (PEM) of which peers are asked for a certificate for this trunk's sake"""
         self._context: ssl.SSLContext | None = None
@@ -70,10 +71,8 @@ class TrunkTls:
         """Takes new files. Raises `SettingsError` once for what does not hold: the old ones stay."""
         if self._certificate is not None and self._certificate.changed():
             log.info("certificate.changed", trunk=self.trunk.name, sha256=self._certificate.fingerprint)
-        seen = self._look()
-        if seen != self._seen:
-            self._seen = seen
-            self._authorities, self._context = self._read(), None
+        if self._authority is not None and self._authority.changed():
+            self._context = None
             self.asked = self._written()
             log.info("trunk.authority_changed", trunk=self.trunk.name)
 
@@ -94,20 +93,10 @@ class TrunkTls:
     def _named(self) -> str:
         return f"trunk {self.trunk.name}"
 
-    def _look(self) -> tuple[int, ...]:
-        """When the file was changed last, as far as that can be seen."""
-        if self.trunk.authority is None:
-            return ()
-        try:
-            found = self.trunk.authority.stat()
-        except OSError:
-            return (0,)  # who reads it says why
-        return (found.st_mtime_ns, found.st_ino, found.st_size)
-
-    def _read(self) -> dict[str, x509.Certificate]:
+    @property
+    def _authorities(self) -> Mapping[str, x509.Certificate]:
         """By fingerprint."""
-        authority = self.trunk.authority
-        return {} if authority is None else authorities_in(authority, f"{self._named}, authority")
+        return {} if self._authority is None else self._authority.all
 
     def _written(self) -> str:
         """Once, since each handshake asks for it, and an operator may name a whole system's authorities."""

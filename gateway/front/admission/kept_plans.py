@@ -91,7 +91,7 @@ def _plan_in(table: Any) -> Dialplan:
         raise ValueError("it is of another format")
     targets = table["targets"]
     if not isinstance(targets, dict) or not all(isinstance(uri, str) for uri in targets.values()):
-        raise ValueError("its targets are no table of texts")
+        raise ValueError("its targets should be a table of texts")
     return Dialplan(
         routes=tuple(Route.from_json(one) for one in table["routes"]),
         targets=targets,

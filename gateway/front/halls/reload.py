@@ -33,6 +33,7 @@ from gateway.front.events.webhook_file import Webhook, read_webhooks
 from gateway.front.house.certificate_watch import CertificateWatch
 from gateway.ipc.front_messages import Reloaded
 from gateway.store.sip_users import SipUsers
+from model.ears import SOCKET_VARIABLE
 
 TRIAL: Final = "gateway.run.trial_plan"
 TRIAL_WITHIN_S: Final = 60.0
@@ -106,8 +107,9 @@ class Reload:
                     failed[name] = str(error)
                     log.error("reload.refused", part=name, error=str(error))
             now = self.routing.dialplan.version
-            log.info("reload.done", plan=now, was=was, kept_as_they_were=sorted(failed))
-            return Reloaded(plan=now, was=was, failed=failed, notes=self._notes())
+            notes = self._notes()
+            log.info("reload.done", plan=now, was=was, kept_as_they_were=sorted(failed), notes=list(notes))
+            return Reloaded(plan=now, was=was, failed=failed, notes=notes)
 
     async def _plan(self) -> None:
         version = await self.trial()
@@ -144,4 +146,7 @@ class Reload:
         plan = self.routing.dialplan
         if plan.hears_languages and (why := why_no_languages(self.settings)) is not None:
             self._said.append(f"callers' languages are not heard: {why}")
+        keeps = next((route.name for route in plan.routes if route.keep.transcript), None)
+        if keeps is not None and SOCKET_VARIABLE not in os.environ:
+            self._said.append(f"route {keeps}: an engine that writes no transcript has none before a restart")
         return tuple(self._said)

@@ -19,7 +19,7 @@ import httpx
 import structlog
 from cryptography import x509
 
-from gateway.config.authorities import authorities_in
+from gateway.config.authorities import AuthorityFile
 from gateway.config.settings import Settings
 from gateway.edge.doors.attestation import Chain, SignedCalls
 from gateway.front.house.guarded_transport import GuardedTransport, public
@@ -159,13 +159,26 @@ def chain_in(body: bytes) -> Chain:
         raise Unfit("its certificates cannot be read") from None
 
 
-def signed_calls(conf: Settings, spawn: Spawn) -> SignedCalls | None:
-    """What judges calls' signatures; None while no authorities are named. Raises `SettingsError`."""
+def signed_calls(
+    conf: Settings, spawn: Spawn, look_too: Callable[[Callable[[], None]], None] = lambda look: None
+) -> SignedCalls | None:
+    """What judges calls' signatures; None while no authorities are named. Raises `SettingsError`.
+
+    `look_too` is given what looks at the authorities' file again.
+    """
     if conf.stir_trust is None:
         return None
-    authorities = authorities_in(conf.stir_trust, "VOICEGATE_STIR_TRUST")
+    file = AuthorityFile(conf.stir_trust, "VOICEGATE_STIR_TRUST")
     certificates = SigningCertificates(spawn)
-    return SignedCalls(list(authorities.values()), conf.stir_hosts, certificates.chain_at)
+    signed = SignedCalls(file.all.values(), conf.stir_hosts, certificates.chain_at)
+
+    def look() -> None:
+        if file.changed():
+            signed.believe(file.all.values())
+            log.info("stir.authorities_changed", count=len(file.all))
+
+    look_too(look)
+    return signed
 
 
 def _client() -> httpx.AsyncClient:

@@ -13,10 +13,11 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.config.settings import load
+from gateway.config.settings import Settings, load
 from gateway.edge.doors.attestation import SignedCalls
 from gateway.errors import SettingsError
 from gateway.front.house import signing_certificates
+from gateway.front.house.certificate_watch import CertificateWatch
 from gateway.front.house.guarded_transport import GuardedTransport, public
 from gateway.front.house.signing_certificates import (
     A_MINUTE,
@@ -295,6 +296,31 @@ def test_nothing_is_judged_until_authorities_are_named(tmp_path: Path) -> None:
     assert calls.judge(invite(SIGNER.identity()), trusted=False).why == NOT_YET
     (work,) = spawned
     work.close()
+
+
+def test_another_list_of_authorities_needs_no_restart(tmp_path: Path) -> None:
+    """What does not hold leaves the old one, and is said once."""
+    trust = tmp_path / "trust.pem"
+    trust.write_bytes(pem(StirAuthority().certificate))  # nobody who signs calls here
+    watch = CertificateWatch(Settings(data_dir=tmp_path, host="127.0.0.1"))
+    calls = signed_calls(
+        conf(STIR_TRUST=str(trust), STIR_HOSTS="certificates.example"), lambda work: None, watch.look_too
+    )
+    assert calls is not None
+    calls._chain_at = lambda url: (SIGNER.certificate,)
+
+    def level() -> str:
+        return calls.judge(invite(SIGNER.identity()), trusted=False).level
+
+    assert level() == "none"
+    assert watch.look() is None
+    trust.write_bytes(pem(AUTHORITY.certificate))
+    assert watch.look() is None
+    assert level() == "A"
+    trust.write_text("half written")
+    assert "VOICEGATE_STIR_TRUST" in (watch.look() or "")
+    assert watch.look() is None
+    assert level() == "A"
 
 
 @pytest.mark.parametrize(
