@@ -73,7 +73,7 @@ COMMANDS: Final = {
 """Name: (where it is, what it does). The text stands here so that --help imports nothing."""
 
 
-ELSEWHERE: Final = ("calls", "reload", "token")
+ELSEWHERE: Final = ("calls", "reload", "token", "trunk")
 """Commands that can ask a gateway on another machine (--url)."""
 
 MACHINES_WORD: Final = {
@@ -154,7 +154,9 @@ def sealed_calls(sql_url: str) -> AbstractContextManager[Any]:
 @click.group(cls=Gathered, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="voicegate")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-@click.option("--url", help="A gateway elsewhere, https://gate.example:8443, for calls, reload and token.")
+@click.option(
+    "--url", help="A gateway elsewhere, https://gate.example:8443: for calls, reload, token, trunk."
+)
 @click.option("--token-from", metavar="FILE", help="File with the token for it in its first line.")
 @click.option("--trust", metavar="FILE", help="PEM file with its certificate's authority, or that itself.")
 @click.pass_context

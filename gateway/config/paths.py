@@ -70,6 +70,11 @@ def dialplan_dir(settings: Settings) -> Path:
     return own if own.is_dir() else Path(__file__).resolve().parents[2] / "dialplans"
 
 
+def trunks_out_path(settings: Settings) -> Path:
+    """Which trunks are out of service; it need not be there."""
+    return settings.data_dir / "trunks_out.json"
+
+
 def kept_plans_path(settings: Settings) -> Path:
     """Where the plans that were in force stay for a while, by version."""
     return settings.data_dir / "plans"

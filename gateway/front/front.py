@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from consent.grants.grant import GrantVerifier
 from consent.grants.revocation_desk import RevocationDesk
 from consent.service.front_office import FrontOffice
-from gateway.config.paths import events_path, recordings_dir, redis_url_for, trunks_path
+from gateway.config.paths import events_path, recordings_dir, redis_url_for, trunks_out_path, trunks_path
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 from gateway.dialplan import Dialplan
@@ -30,6 +30,7 @@ from gateway.edge.sip_proxy import Edge
 from gateway.edge.trunks.trunk_file import read_trunks
 from gateway.errors import CallRefused, RpcError
 from gateway.front.admission.routing import Routing
+from gateway.front.admission.trunks_out import TrunksOut
 from gateway.front.calls.call_list import CallList, CallsWanted, ListedCalls
 from gateway.front.calls.closing import Closing
 from gateway.front.calls.connected_lines import ConnectedLines
@@ -120,6 +121,7 @@ class Front:
     refusals: Refusals = field(init=False)
     seal: RegistrySeal = field(init=False)
     web: WebCalls = field(init=False)
+    trunks: TrunksOut = field(init=False)
     feed: EventFeed = field(init=False)
     _shelf: EventShelf = field(init=False)
     _events: EventIntake = field(init=False)
@@ -193,6 +195,7 @@ class Front:
         users, trunks = SipUsers(conf.data_dir), read_trunks(trunks_path(conf))
         if conf.digest:
             users.first()
+        self.trunks = TrunksOut(trunks_out_path(conf), lambda: self.edge.trunks.state())
         self.edge = Edge(
             edge_rules(
                 conf,
@@ -204,7 +207,9 @@ class Front:
                 signed=signed_calls(conf, self._spawn, self.certificate.look_too),
                 of_trunk=lambda name: self.edge.trunks.sound_rule(name),
             ),
-            EdgeRouter(self.routing, self.halls, self.web, self.refusals, self.closing, users.role),
+            EdgeRouter(
+                self.routing, self.halls, self.web, self.refusals, self.closing, users.role, self.trunks
+            ),
             self._spawn,
             self._bindings,
             trunks,
@@ -426,7 +431,7 @@ class Front:
             calls=len(self.routing.calls), lines=len(self.lines.sip), web_lines=len(self.web.lines),
             web_slots=self.web.slots(),
             edge=self.edge.stats(), feeds=self.hall_news.figures(),
-            trunks=self.edge.trunks.state(),
+            trunks=self.trunks.states(),
             receivers=self._receivers.state(), listeners=self.feed.listening,
         )  # fmt: skip
         self.metrics.memory(resident(self.runtime))
@@ -456,7 +461,7 @@ class Front:
             ledger_doubt=self.office.ledger.doubt,
             office=self.office.readable_by,
             certificate=self.certificate.shown(),
-            trunks=self.edge.trunks.state(),
+            trunks=self.trunks.states(),
             registered=registered,
             unreachable=unreachable,
         )

@@ -10,6 +10,17 @@ from gateway.ipc.readiness import PartState
 
 
 @dataclass(frozen=True, slots=True)
+class TrunkOut:
+    """A trunk that its operator took out of service."""
+
+    since: float
+    """Seconds since the epoch."""
+    by: str
+    """Whose token it was."""
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class TrunkState:
     """How one trunk is."""
 
@@ -26,6 +37,8 @@ class TrunkState:
     """how often calls that left got each final status"""
     not_let_out: dict[str, int] = field(default_factory=dict)
     """calls that did not leave: for the number of `calls`, for the `rate`, for the `number`"""
+    out: TrunkOut | None = None
+    """None: it is in service"""
 
 
 @dataclass(frozen=True, slots=True)

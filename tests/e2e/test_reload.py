@@ -42,6 +42,9 @@ do = [
 """
 
 
+TRUNK = '[[trunk]]\nname = "carrier"\nhosts = ["192.0.2.9"]\nping_s = 0\nprefixes = ["+49"]\n'
+
+
 class Command:
     """The command line of a house's own machine, or of another one that has a token's file."""
 
@@ -87,6 +90,7 @@ async def test_other_plans_while_a_call_is_up(tmp_path: Path) -> None:
     hook = f'[[webhook]]\nname = "crm"\nurl = "{receiver.url}"\nsecret_file = "crm.secret"\n'
     (data / "crm.secret").write_text("0123456789abcdef0123456789abcdef\n")
     (data / "crm.secret").chmod(0o600)
+    (data / "trunks.toml").write_text(TRUNK)
     (data / "events.db").write_bytes(b"no database, " * 5000)  # calls need none
     await asyncio.to_thread(house.start)
     command = Command(house, tmp_path)
@@ -111,6 +115,9 @@ async def test_other_plans_while_a_call_is_up(tmp_path: Path) -> None:
             assert second != first
             assert f"{second} (before: {first})" in taken.output
 
+            out = await ask(command.here, "trunk", "out", "carrier", "--why", "fraud")
+            assert out.exit_code == 0, out.output
+
             # the call follows the branch of the plan that it began with, also when the front was restarted
             front = house.kill("front")
             back = lambda: house.pids().get("front", front) != front and house.ready()  # noqa: E731
@@ -130,6 +137,13 @@ async def test_other_plans_while_a_call_is_up(tmp_path: Path) -> None:
 
             # from another machine
             await ask(command.has_token, "watcher")
+            trunks = (await ask(command.elsewhere, "trunk", "list")).output
+            assert "udp:192.0.2.9:5060" in trunks
+            assert "out of service since" in trunks, "the front was restarted meanwhile"
+            assert "by console: fraud" in trunks
+            assert "trunks.write" in (await ask(command.elsewhere, "trunk", "back", "carrier")).output
+            assert (await ask(command.here, "trunk", "back", "carrier")).exit_code == 0
+            assert "out of" not in (await ask(command.here, "trunk", "list")).output
             listed = await ask(command.elsewhere, "calls")
             assert listed.exit_code == 0, listed.output
             assert other.call_id in listed.output

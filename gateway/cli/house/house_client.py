@@ -161,6 +161,15 @@ class HouseClient:
             told = error.problem
         return Reloaded(str(told["plan"]), str(told["was"]), dict(told["failed"]), tuple(told["notes"]))
 
+    def trunks(self) -> list[dict[str, Any]]:
+        """All trunks, and how they are."""
+        return list(self._ask("GET", "/api/trunks")["trunks"])
+
+    def put_trunk(self, name: str, *, in_service: bool, why: str = "") -> None:
+        """Takes it out of service, or puts it back."""
+        wish = {"in_service": in_service, "why": why}
+        self._ask("PUT", f"/api/trunks/{quote(name, safe='')}/service", json=wish)
+
     def tokens(self) -> list[dict[str, Any]]:
         """All tokens, without their secrets."""
         return list(self._ask("GET", "/api/tokens")["tokens"])

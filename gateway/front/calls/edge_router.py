@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
+from gateway.dialplan.target_address import TrunkTarget, target_address
 from gateway.edge.router import Accept, IncomingCall, Refuse, RefusedInvite, WebAnswer
 from gateway.errors import CallRefused, HallRefused
 from gateway.front.admission.rights import rights_of
 from gateway.front.admission.routing import Routing
+from gateway.front.admission.trunks_out import TrunksOut
 from gateway.front.calls.closing import Closing
 from gateway.front.calls.refusals import Refusals
 from gateway.front.calls.web_calls import WebCalls
@@ -32,9 +34,11 @@ class EdgeRouter:
         refusals: Refusals,
         closing: Closing,
         role_of: Callable[[str], str],
+        trunks: TrunksOut,
     ) -> None:
         """`role_of` a telephone's user (`gateway.front.admission.rights`); it may raise `UsersError`."""
         self._role_of = role_of
+        self._trunks = trunks
         self._routing = routing
         self._halls = halls
         self._web = web
@@ -71,7 +75,9 @@ class EdgeRouter:
         return Accept(routed.call_id)
 
     def _barred(self, facts: CallFacts) -> Refuse | None:
-        """The refusal of a user whose role has not the right to call."""
+        """The refusal of a trunk that is out of service, or of a user whose role may not call."""
+        if (out := self._trunks.refusal(facts.trunk)) is not None:
+            return out
         try:
             if not facts.user or "calls.place" in rights_of(self._role_of(facts.user)):
                 return None
@@ -110,7 +116,10 @@ class EdgeRouter:
     def target_of(self, call_id: str, target: str) -> str | Refuse:
         """Where a running call may be handed to, by its dialplan."""
         where = self._routing.target_of(call_id, target)
-        return Refuse(403, f"the call's dialplan names no target {target}") if where is None else where
+        if where is None:
+            return Refuse(403, f"the call's dialplan names no target {target}")
+        address = target_address(where)
+        return (self._trunks.refusal(address.trunk) if isinstance(address, TrunkTarget) else None) or where
 
     def refused(self, call: RefusedInvite) -> None:
         """A telephone was told that its call is not taken."""

@@ -315,14 +315,18 @@ class _Reports:
         kept = CounterMetricFamily(
             "voicegate_trunk_not_let_out", "Calls that did not leave", labels=["trunk", "why"]
         )
+        out = GaugeMetricFamily(
+            "voicegate_trunk_out", "Whether a trunk was taken out of service", labels=["trunk"]
+        )
         for trunk in self._front["trunks"]:
+            out.add_metric([trunk.name], float(trunk.out is not None))
             up.add_metric([trunk.name], float(trunk.why is None))
             calls.add_metric([trunk.name], trunk.calls)
             for status, count in trunk.answers.items():
                 answers.add_metric([trunk.name, status], count)
             for why, count in trunk.not_let_out.items():
                 kept.add_metric([trunk.name, why], count)
-        yield from (up, calls, answers, kept)
+        yield from (up, out, calls, answers, kept)
 
     def _of_feeds(self) -> Iterator[Metric]:
         doubt = GaugeMetricFamily(

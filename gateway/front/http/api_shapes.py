@@ -444,6 +444,47 @@ class PlanTried(AnswerShape):
     version: str
 
 
+class ServiceWish(BodyShape):
+    """Whether a trunk is in service, and why not."""
+
+    in_service: bool
+    why: Annotated[str, Field(max_length=200, pattern=PRINTED)] = ""
+
+
+class TrunkOutShown(AnswerShape):
+    """Since when a trunk is out of service, and by whose token."""
+
+    since: float
+    by: str
+    why: str
+
+
+class TrunkShown(AnswerShape):
+    """A trunk; no user, no password."""
+
+    name: str
+    up: bool
+    why: str | None
+    """why no call can leave by it"""
+    registered: bool | None
+    """null: it wants no registration"""
+    addresses: dict[str, str]
+    """why each does not answer; empty: it does"""
+    calls: int
+    calls_at_most: int
+    answers: dict[str, int]
+    """how often calls that left got each final status"""
+    not_let_out: dict[str, int]
+    out: TrunkOutShown | None
+    """null: it is in service"""
+
+
+class TrunkList(AnswerShape):
+    """All trunks."""
+
+    trunks: list[TrunkShown]
+
+
 class ReloadShown(AnswerShape):
     """What became of a reload. A problem (409) has the same members: there something did not load."""
 

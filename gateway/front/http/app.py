@@ -37,6 +37,7 @@ from gateway.front.http.problems import refusal
 from gateway.front.http.recording_desk import RecordingDesk
 from gateway.front.http.sip_socket import SipHouse, SipSocket
 from gateway.front.http.token_desk import TokenDesk
+from gateway.front.http.trunk_service import TrunkHouse, TrunkService
 from gateway.front.http.user_desk import UserDesk
 from gateway.front.http.whip_door import CallPlace, WhipDoor
 from gateway.ipc.front_messages import HouseState
@@ -49,7 +50,7 @@ METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 log = structlog.get_logger("http")
 
 
-class Gateway(SipHouse, CallPlace, CallHouse, PlanHouse, Protocol):
+class Gateway(SipHouse, CallPlace, CallHouse, PlanHouse, TrunkHouse, Protocol):
     """What the app needs of the gateway; the front implements it."""
 
     async def statement(self, call_id: str) -> dict[str, Any] | None:
@@ -81,6 +82,7 @@ def build_app(
     embedding = Embedding(settings)
     users, recordings = UserDesk(SipUsers(settings.data_dir)), RecordingDesk(recordings_dir(settings))
     calls, made, plans = CallDesk(house, recordings), TokenDesk(tokens), PlanDesk(house)
+    trunks = TrunkService(house)
     whip = WhipDoor(house, credentials, IceServers(settings), embedding)
     machines = MachineDoor(house, credentials)
     handlers = {
@@ -92,6 +94,7 @@ def build_app(
         "say": calls.say, "transfer": calls.transfer, "mute": calls.mute,
         "list_recordings": recordings.listed, "hear_recording": recordings.heard,
         "list_users": users.listed, "put_user": users.put, "remove_user": users.removed,
+        "list_trunks": trunks.listed, "put_trunk": trunks.put,
         "list_tokens": made.listed, "make_token": made.made, "revoke_token": made.revoked,
         "list_routes": plans.listed, "check_plans": plans.tried, "reload": plans.reload,
         "list_voices": plans.voices,

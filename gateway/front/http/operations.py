@@ -64,6 +64,7 @@ PATH_PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "call_id": ("a call's id", {"type": "string", "pattern": "^[A-Za-z0-9._~-]{1,64}$"}),
     "own_call": ("what stands in the Location of a call that was placed", {"type": "string"}),
     "name": ("a user's name", {"type": "string", "maxLength": 64}),
+    "trunk": ("a trunk's name", {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,39}$"}),
     "day": ("the day of a recording", {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"}),
     "file": ("a recording's file", {"type": "string", "pattern": r"^[A-Za-z0-9._~-]{1,90}\.wav$"}),
     "token_id": ("a token's id: what stands between its first two _", {"type": "string"}),
@@ -174,6 +175,16 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     Operation(
         name="remove_user", method="DELETE", path="/api/users/{name}", needs="users.write", status=204,
         does="Removes a user.", refuses=(404,),
+    ),
+    # ── trunks ──
+    Operation(
+        name="list_trunks", method="GET", path="/api/trunks", needs="calls.read", gives=shapes.TrunkList,
+        does="Lists the trunks, whether calls can leave by each, and which are out of service.",
+    ),
+    Operation(
+        name="put_trunk", method="PUT", path="/api/trunks/{trunk}/service", needs="trunks.write", status=204,
+        does="Takes a trunk out of service (no new call comes or goes by it), or puts it back.",
+        takes=shapes.ServiceWish, refuses=(400, 404, 503),
     ),
     # ── what happens, as it happens ──
     Operation(

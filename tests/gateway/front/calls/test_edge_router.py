@@ -26,7 +26,11 @@ class Parts:
         self.noted: list[Any] = []
         self.dialplan = SimpleNamespace(answers_emergencies=True)
         part: Any = self
-        self.router = EdgeRouter(part, part, part, part, part, lambda user: user)
+        self.out: set[str | None] = set()
+        self.router = EdgeRouter(part, part, part, part, part, lambda user: user, part)
+
+    def refusal(self, trunk: str | None) -> Refuse | None:
+        return Refuse(503, "out", 300) if trunk in self.out else None
 
     async def _said(self, *_: Any, **__: Any) -> Any:
         if isinstance(self.answer, Exception):
@@ -42,7 +46,8 @@ class Parts:
         return CallRefused(503, "no time", retry_after_s=9)
 
     def target_of(self, call_id: str, target: str) -> str | None:
-        return "sip:desk@192.0.2.9" if (call_id, target) == ("c1", "desk") else None
+        known = {"desk": "sip:desk@192.0.2.9", "office": "trunk:carrier/+4930"}
+        return known.get(target) if call_id == "c1" else None
 
     def has(self, call_id: str) -> bool:
         return call_id == "w1"
@@ -100,6 +105,19 @@ async def test_a_fault_of_ours_refuses_the_call_and_says_nothing_of_itself(way: 
         refused = await asked(RecursionError("what nobody expects"), way)
     assert (refused.status, refused.reason) == (500, "Server Internal Error")
     assert refused.call_id == ("c7" if way == "offered" else None)
+
+
+async def test_a_trunk_that_is_out_of_service_takes_no_call_either_way() -> None:
+    parts = Parts(SimpleNamespace(call_id="c1"))
+    call = IncomingCall(replace(FACTS, trunk="carrier"), "narrow", "", "hall0")
+    assert await parts.router.offered(call) == Accept("c1")
+    assert parts.router.target_of("c1", "office") == "trunk:carrier/+4930"
+    parts.out.add("carrier")
+    out = Refuse(503, "out", 300)
+    assert await parts.router.offered(call) == out
+    assert await parts.router.web_offered(call.facts, "v=0") == out
+    assert parts.router.target_of("c1", "office") == out
+    assert parts.router.target_of("c1", "desk") == "sip:desk@192.0.2.9"
 
 
 async def test_the_rest_is_passed_on() -> None:

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from gateway.config.settings import Settings
 from gateway.dialplan import Dialplan
 from gateway.errors import CallRefused, StartError
+from gateway.front.admission.trunks_out import TrunksOut
 from gateway.front.calls.call_list import CallsWanted, ListedCalls
 from gateway.front.calls.refused_list import ListedRefusals
 from gateway.front.http.app import build_app
@@ -31,6 +32,7 @@ OFFER = {"Content-Type": "application/sdp"}
 
 class FakeHouse:
     def __init__(self) -> None:
+        self.trunks = TrunksOut(Path("/nowhere"), list)
         self.placed: list[tuple[str, str, str, str]] = []
         self.hung_up: list[str] = []
         self.hows: list[End] = []

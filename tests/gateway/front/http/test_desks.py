@@ -11,7 +11,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from gateway.front.admission.rights import ROLES
+from gateway.front.admission.trunks_out import TrunksOut
 from gateway.front.calls.call_list import CallsWanted
+from gateway.ipc.front_messages import TrunkState
 from gateway.store.call_search import CallSearch
 from gateway.store.sip_users import SipUsers
 from tests.gateway.front.http.test_app import BEARER, FakeHouse
@@ -72,6 +74,31 @@ def test_no_password_and_no_hash_comes_out_again(client: TestClient, tmp_path: P
     told = client.get("/api/users").text + "".join(capsys.readouterr())
     assert "sesame" not in told
     assert str(hashed) not in told
+
+
+# ── trunks ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_trunk_is_listed_taken_out_of_service_and_put_back(door: Door, tmp_path: Path) -> None:
+    state = TrunkState("carrier", None, True, {"udp:192.0.2.1:5060": ""}, calls=1, calls_at_most=4)
+    door.house.trunks = TrunksOut(tmp_path / "trunks_out.json", lambda: [state])
+    client, watcher = door.client(**BEARER), door.client(**door.shows("watcher"))
+    (shown,) = client.get("/api/trunks").json()["trunks"]
+    assert shown == {
+        "name": "carrier", "up": True, "why": None, "registered": True,
+        "addresses": {"udp:192.0.2.1:5060": ""}, "calls": 1, "calls_at_most": 4, "answers": {},
+        "not_let_out": {}, "out": None,
+    }  # fmt: skip
+    wish = {"in_service": False, "why": "fraud"}
+    assert watcher.put("/api/trunks/carrier/service", json=wish).json()["right"] == "trunks.write"
+    assert client.put("/api/trunks/carrier/service", json=wish).status_code == 204
+    out = watcher.get("/api/trunks").json()["trunks"][0]["out"]
+    assert (out["by"], out["why"]) == ("console", "fraud")
+    assert client.put("/api/trunks/carrier/service", json={"in_service": True}).status_code == 204
+    assert client.get("/api/trunks").json()["trunks"][0]["out"] is None
+    assert client.put("/api/trunks/moon/service", json=wish).status_code == 404
+    for wrong in ({}, {"in_service": "no"}, {**wish, "why": "a\nb"}, {**wish, "why": "x" * 201}):
+        assert client.put("/api/trunks/carrier/service", json=wrong).status_code == 400
 
 
 # ── recordings ───────────────────────────────────────────────────────────────────────────────────────

@@ -70,7 +70,7 @@ def here(tmp_path: Path) -> Iterator[Door]:
 
 
 def asked(client: TestClient, one: Operation, **more: Any) -> Any:
-    given = {"day": "2026-03-02", "file": "c1-1.wav"}
+    given = {"day": "2026-03-02", "file": "c1-1.wav", "trunk": "carrier"}
     path = one.path.format(call_id="c1", own_call="c1.0", token_id="a" * 10, name="anna", **given)
     return client.request(one.method, path, **more)
 
