@@ -5,8 +5,9 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
+from gateway.config.secret_file import secret_in
 from gateway.config.toml_mistake import toml_mistake
 from gateway.dialplan.plan_text import PlanFile, unknown
 from gateway.dialplan.toml_lines import lines_of
@@ -64,6 +65,19 @@ def read_named(
     except DialplanError as error:  # the same words, of another file
         raise SettingsError(str(error)) from None
     return tuple(found.values())
+
+
+def secret_named(named: object, folder: Path, key: str, fail: Callable[[str, str], NoReturn]) -> str:
+    """The text of a secret's file that the table names by `key`; it lies in `folder`, where the table's does.
+
+    `fail` is told the key and what is wrong.
+    """
+    if not isinstance(named, str) or not named:
+        fail(key, f"{key} is the name of a file")
+    try:
+        return secret_in(folder / named)
+    except ValueError as error:
+        fail(key, str(error))
 
 
 def _tables(table: Mapping[str, Any], source: PlanFile, kind: str, most: int) -> list[Mapping[str, Any]]:

@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from consent.grants.grant import GrantVerifier
 from consent.grants.revocation_desk import RevocationDesk
 from consent.service.front_office import FrontOffice
-from gateway.config.paths import events_path, recordings_dir, redis_url_for, trunks_out_path, trunks_path
+from gateway.config.paths import recordings_dir, redis_url_for, trunks_out_path, trunks_path
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 from gateway.dialplan import Dialplan
@@ -40,12 +40,7 @@ from gateway.front.calls.kept_recordings import KeptRecordings
 from gateway.front.calls.refusals import Refusals
 from gateway.front.calls.refused_list import ListedRefusals, RefusalList
 from gateway.front.calls.web_calls import ConnectedWebLine, WebCalls
-from gateway.front.events.collector import Collector
-from gateway.front.events.event_intake import EventIntake
-from gateway.front.events.event_shelf import EventShelf
-from gateway.front.events.metric_export import MetricExport
-from gateway.front.events.metric_points import MetricPoints
-from gateway.front.events.receivers import Receivers, receivers_of
+from gateway.front.events.event_desk import EventDesk
 from gateway.front.halls.grant_desk import GrantDesk
 from gateway.front.halls.grant_door import GrantDoor
 from gateway.front.halls.hall_choice import HallChoice
@@ -60,7 +55,6 @@ from gateway.front.house.edge_rules import edge_rules
 from gateway.front.house.house_probes import HouseProbes
 from gateway.front.house.ledger_watch import LedgerWatch
 from gateway.front.house.metrics import Metrics
-from gateway.front.house.process_starts import process_starts
 from gateway.front.house.registry_seal import RegistrySeal
 from gateway.front.house.resident_memory import resident
 from gateway.front.house.signing_certificates import signed_calls
@@ -123,10 +117,7 @@ class Front:
     web: WebCalls = field(init=False)
     trunks: TrunksOut = field(init=False)
     feed: EventFeed = field(init=False)
-    _shelf: EventShelf = field(init=False)
-    _events: EventIntake = field(init=False)
-    _receivers: Receivers = field(init=False)
-    _collector: Collector | None = field(init=False)
+    _events: EventDesk = field(init=False)
     certificate: CertificateWatch = field(init=False)
     lines: ConnectedLines = field(init=False)
     reload: Reload = field(init=False)
@@ -148,18 +139,11 @@ class Front:
         self._call_list = CallList(self.registry, self.sessions)
         self.grant_door = GrantDoor(RedeemedGrants(self.registry), self.office.public_keys_path)
         self.seal = RegistrySeal(self.registry, self.office)
-        self._shelf = EventShelf(
-            events_path(conf), conf.session_ttl_s, lambda: self.metrics.alarm("events broken")
-        ).open()
-        link = f"{(conf.public_url or '').rstrip('/')}/api/recordings"
-        self._events = EventIntake(
-            self._shelf, self.sessions, self.registry, recordings_dir(conf), link, self.metrics.alarm
+        self._events = EventDesk(
+            conf, self.sessions, self.registry, self.metrics.alarm, lambda: self.routing.dialplan
         )
-        self._collector = Collector.of(conf)
-        receivers = receivers_of(conf, lambda: self.routing.dialplan, self._collector)
-        self._receivers = Receivers(self._shelf, receivers, self._events.bell)
-        self.feed = EventFeed(self._shelf, self._events.bell)
-        self.refusals = Refusals(RefusedCalls(self.registry), self.metrics, self._events.refused)
+        self.feed = EventFeed(self._events.shelf, self._events.intake.bell)
+        self.refusals = Refusals(RefusedCalls(self.registry), self.metrics, self._events.intake.refused)
         self.closing = Closing(
             self.routing, self.registry, self.sessions, self.metrics, self.runtime.booted_at()
         )
@@ -229,7 +213,7 @@ class Front:
             users,
             self.certificate,
             self.edge.trunks.take,
-            self._receivers.take_webhooks,
+            self._events.receivers.take_webhooks,
             self._plan_changed,
         )
         handlers = [
@@ -267,14 +251,7 @@ class Front:
         if self.edge.qualify is not None:
             self._tasks.lasting(self.edge.qualify.look_after, "front.qualify")
         self._tasks.lasting(self.refusals.run, "front.refusals")
-        self._tasks.lasting(self._events.run, "front.events")
-        self._tasks.lasting(self._events.keep_own, "front.events.own")
-        self._tasks.lasting(self._events.forget, "front.events.forget")
-        self._receivers.start()
-        if self._collector is not None and self.settings.otlp_metrics_s:
-            points = MetricPoints(partial(process_starts, self.runtime))
-            export = MetricExport(self._collector, self._measured, points, self.settings.otlp_metrics_s)
-            self._tasks.lasting(export.run, "front.metrics")
+        self._events.start(self._tasks, self.runtime, self._measured)
         self._tasks.lasting(self._bindings.run, "front.bindings")
         self._tasks.lasting(self._reap, "front.reap")
         self._tasks.lasting(self._ledger_watch.run, "front.ledger")
@@ -290,11 +267,7 @@ class Front:
         await self._tasks.stop()
         await self.edge.stop()
         await self.refusals.write()
-        await self._events.keep_waiting()
-        await self._receivers.close()
-        if self._collector is not None:
-            await self._collector.close()
-        self._shelf.close()
+        await self._events.close()
         await self.seal.seal()
         await self._server.stop()
         await self.sessions.close()
@@ -432,7 +405,7 @@ class Front:
             web_slots=self.web.slots(),
             edge=self.edge.stats(), feeds=self.hall_news.figures(),
             trunks=self.trunks.states(),
-            receivers=self._receivers.state(), listeners=self.feed.listening,
+            receivers=self._events.receivers.state(), listeners=self.feed.listening,
         )  # fmt: skip
         self.metrics.memory(resident(self.runtime))
 

@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import stat
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from gateway.config.certificate import asking
-from gateway.dialplan.named_tables import TablePath, read_named
+from gateway.dialplan.named_tables import TablePath, read_named, secret_named
 from gateway.dialplan.plan_text import PlanFile, unknown
 from gateway.dialplan.target_address import NUMBER, TRUNK_NAME
 from gateway.edge.trunks.trunk import FINGERPRINT, KnownBy, Trunk, TrunkHost
@@ -149,7 +148,7 @@ class _TrunkReader:
             self._fail(key, f"{key} is the name of a file")
         return self._folder / str(named)
 
-    def _fail(self, key: str, message: str) -> Any:
+    def _fail(self, key: str, message: str) -> NoReturn:
         self._source.fail((*self._path, key), message)
 
     def _text(self, key: str, pattern: re.Pattern[str], meant: str) -> str:
@@ -192,21 +191,10 @@ class _TrunkReader:
         named = self._given.get("password_file")
         if named is None:
             return ""
-        if not isinstance(named, str) or not named:
-            self._fail("password_file", "password_file is the name of a file")
-        file = self._folder / str(named)
-        try:
-            mode = file.stat().st_mode
-            password = file.read_text().removesuffix("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is not text"
-            self._fail("password_file", f"{file} cannot be read: {why}")
-        if mode & (stat.S_IRWXG | stat.S_IRWXO):
-            self._fail(
-                "password_file", f"others may read {file}; make it its owner's alone: chmod 600 {file}"
-            )
+        password = secret_named(named, self._folder, "password_file", self._fail).removesuffix("\n")
         if not password or len(password) > LONGEST_PASSWORD or not password.isprintable():
-            self._fail("password_file", f"{file} should be one line of 1 to {LONGEST_PASSWORD} characters")
+            what = f"{self._folder / named} should be one line of 1 to {LONGEST_PASSWORD} characters"
+            self._fail("password_file", what)
         return password
 
 

@@ -15,14 +15,13 @@ import base64
 import binascii
 import os
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
-from gateway.dialplan.named_tables import TablePath, read_named
+from gateway.dialplan.named_tables import TablePath, read_named, secret_named
 from gateway.dialplan.plan_text import PlanFile, unknown
 from gateway.front.house.guarded_transport import is_here
 from gateway.store.call_events import TYPES
@@ -74,7 +73,7 @@ class _WebhookReader:
         self._path = path
         self._folder = folder
 
-    def _fail(self, key: str, message: str) -> Any:
+    def _fail(self, key: str, message: str) -> NoReturn:
         self._source.fail((*self._path, key), message)
 
     def webhook(self) -> Webhook:
@@ -109,7 +108,6 @@ class _WebhookReader:
             parts = host = port = None
         if parts is None or not host or port == 0 or parts.scheme not in ("https", "http") or " " in str(url):
             self._fail("url", 'url is missing, or cannot be one: url = "https://crm.example.com/hooks"')
-            raise AssertionError  # `_fail` has raised
         if parts.username is not None or parts.password is not None or parts.fragment:
             self._fail("url", "url may have no user, no password and no fragment")
         if parts.scheme == "http" and not is_here(host):
@@ -132,7 +130,9 @@ class _WebhookReader:
         if (file is None) == (variable is None):
             self._fail("secret_file", "name one of secret_file and secret_env, where the secret is")
         key = "secret_file" if file is not None else "secret_env"
-        text = self._filed(file) if file is not None else os.environ.get(str(variable), "")
+        text = os.environ.get(str(variable), "")
+        if file is not None:
+            text = secret_named(file, self._folder, key, self._fail)
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         if not 1 <= len(lines) <= MOST_SECRETS:
             self._fail(key, "it should hold one secret, or two in two lines while it is changed")
@@ -140,18 +140,6 @@ class _WebhookReader:
         if any(len(one) < LEAST_SECRET for one in found):
             self._fail(key, f"a secret of less than {LEAST_SECRET} bytes is guessed: openssl rand -hex 32")
         return found
-
-    def _filed(self, name: Any) -> str:
-        if not isinstance(name, str) or not name:
-            self._fail("secret_file", "secret_file is a file's name")
-        path = self._folder / str(name)
-        try:
-            if stat.S_IMODE(path.stat().st_mode) & 0o077:
-                self._fail("secret_file", f"others can read {path}; chmod 600 it")
-            return path.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            self._fail("secret_file", f"{path} cannot be read: {error}")
-            raise
 
 
 def _secret(line: str) -> bytes:
