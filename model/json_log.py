@@ -26,6 +26,8 @@ from typing import Any, Final, TextIO
 
 import structlog
 
+from model.log_ear import EAR_VARIABLE, LogEar
+
 LEVEL_VARIABLE: Final = "VOICEGATE_LOG_LEVEL"
 """What a process that reads no settings takes its level from; the supervisor sets it."""
 FRAMES: Final = 6
@@ -37,15 +39,24 @@ def configure(process: str, level: str | None = None, to: TextIO | None = None) 
     """Sets up this process's log; `process` names it in each line.
 
     Lines go to stderr, or to the file `to`. `level` is debug, info, warning or error; None: what
-    `VOICEGATE_LOG_LEVEL` says, else info.
+    `VOICEGATE_LOG_LEVEL` says, else info. Lines of a call also go to the ear that `VOICEGATE_LOG_EAR` names.
     """
     out = _Unstopped(process, sys.stderr if to is None else to)
+    path = os.environ.get(EAR_VARIABLE)
+    ear = LogEar(path) if path else None
+    to_json = structlog.processors.JSONRenderer()
     known = logging.getLevelNamesMapping()
     number = known.get((level or os.environ.get(LEVEL_VARIABLE) or "info").upper(), logging.INFO)
 
     def name(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         event.setdefault("process", process)  # by no context variable: threads have their own
         return event
+
+    def render(logger: Any, method: str, event: structlog.typing.EventDict) -> str | bytes:
+        text = to_json(logger, method, event)
+        if ear is not None and "call_id" in event and event["level"] != "debug":
+            ear.tell(str(text))
+        return text
 
     structlog.configure(
         processors=[
@@ -55,7 +66,7 @@ def configure(process: str, level: str | None = None, to: TextIO | None = None) 
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             _hide_secrets,
-            structlog.processors.JSONRenderer(),
+            render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.WriteLoggerFactory(file=out),  # type: ignore[arg-type]  # what it uses of a file

@@ -56,6 +56,11 @@ class Runtime:
         return self.path / "ears.sock"
 
     @property
+    def log(self) -> Path:
+        """Where lines of calls' logs are kept; all processes hand theirs on."""
+        return self.path / "log.sock"
+
+    @property
     def redis(self) -> Path:
         """The embedded Redis."""
         return self.path / "redis.sock"

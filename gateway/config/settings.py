@@ -33,6 +33,7 @@ from gateway.errors import SettingsError
 from model.cascade.chat_settings import leaves_machine
 
 PREFIX = "VOICEGATE_"
+HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})", re.ASCII)
 ICE_SERVER = re.compile(
     r"stuns?:(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?"
     r"|turns?:(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?(\?transport=(udp|tcp))?"
@@ -56,7 +57,7 @@ GONE = {
     for key in ("narrow_lines", "wide_lines")
 }
 """Settings of earlier versions, and what does their work now."""
-NOT_SETTINGS = frozenset({"CONFIG", "TEST_STRICT", "GOLDENS", "BOOT_TOKEN", "EARS"})
+NOT_SETTINGS = frozenset({"CONFIG", "TEST_STRICT", "GOLDENS", "BOOT_TOKEN", "EARS", "LOG_EAR"})
 """Variables with our prefix that are read elsewhere, each for one purpose."""
 
 
@@ -324,6 +325,9 @@ class Settings(BaseModel):
     cdr_s: float = Field(
         7_776_000.0, ge=60, description="how long such a file is kept (90 days); then it is deleted"
     )
+    hep: str | None = Field(
+        None, description="HOST:PORT of a HEP3 collector (Homer) that is told calls' SIP messages, by UDP"
+    )
     otlp_url: str | None = Field(
         None,
         description="OpenTelemetry collector (OTLP over HTTP) that is told traces and metrics, for example "
@@ -350,6 +354,14 @@ class Settings(BaseModel):
         1.0, ge=0.1, le=10, description="how far the engine may run ahead of what was played"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug to error")
+
+    @field_validator("hep")
+    @classmethod
+    def _hep(cls, written: str | None) -> str | None:
+        found = None if written is None else HOST_PORT.fullmatch(written)
+        if written is not None and (found is None or not 0 < int(found[2]) < 65_536):
+            raise ValueError("it must be HOST:PORT, such as homer.example:9060 or [::1]:9060")
+        return written
 
     @field_validator("otlp_url")
     @classmethod

@@ -154,6 +154,10 @@ class Edge:
         """Where SIP over TLS is taken; the SIP port where it is not."""
         return self._board.ports.port("tls")
 
+    def own_end(self, transport: str, peer: str) -> tuple[str, int]:
+        """Our address and port, as a peer at that address reaches us by that transport."""
+        return self._board.toward_callers.address(peer), self._board.ports.port(transport)
+
     def drain(self) -> None:
         """No new calls; what runs goes on."""
         self._board.drain()

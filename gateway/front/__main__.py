@@ -118,8 +118,9 @@ async def serve() -> None:
             redeem_door(front.grant_door.redeem, shared),
         ]
     app = build_app(
-        front, conf, console_token(conf.data_dir), doors, tokens=tokens, counted=front.metrics.http_refused
-    )
+        front, conf, console_token(conf.data_dir), doors, tokens=tokens, counted=front.metrics.http_refused,
+        on_wire=front.ladder.seen,
+    )  # fmt: skip
     asgi = RefusedOffers(app, front.offer_refused, front.metrics.web_refused)
     servers = [(ports.http_port(conf), _server(asgi))]
     if (secure := front.certificate.for_browsers()) is not None:

@@ -31,7 +31,9 @@ from gateway.edge.trunks.trunk_file import read_trunks
 from gateway.errors import CallRefused, RpcError
 from gateway.front.admission.routing import Routing
 from gateway.front.admission.trunks_out import TrunksOut
+from gateway.front.calls.call_ladder import CallLadder
 from gateway.front.calls.call_list import CallList, CallsWanted, ListedCalls
+from gateway.front.calls.call_log import CallLog
 from gateway.front.calls.closing import Closing
 from gateway.front.calls.connected_lines import ConnectedLines
 from gateway.front.calls.edge_router import EdgeRouter
@@ -52,6 +54,7 @@ from gateway.front.halls.voice_desk import VoiceDesk
 from gateway.front.house.binding_shelf import KeptBindings
 from gateway.front.house.certificate_watch import CertificateWatch
 from gateway.front.house.edge_rules import edge_rules
+from gateway.front.house.hep import HepSender, hep_sender
 from gateway.front.house.house_probes import HouseProbes
 from gateway.front.house.ledger_watch import LedgerWatch
 from gateway.front.house.metrics import Metrics
@@ -131,6 +134,9 @@ class Front:
     _ledger_watch: LedgerWatch = field(init=False)
     _append_log: AppendLog | None = field(init=False)
     _bindings: KeptBindings = field(init=False)
+    _hep: HepSender | None = field(init=False)
+    ladder: CallLadder = field(init=False)
+    _call_log: CallLog = field(init=False)
     _tasks: Tasks = field(default_factory=Tasks)
 
     def __post_init__(self) -> None:
@@ -176,6 +182,9 @@ class Front:
         )
         self.certificate = CertificateWatch(conf)
         self._bindings = KeptBindings(SipBindings(self.registry, self.routing.gateways))
+        self._hep = hep_sender(conf.hep, lambda *peer: self.edge.own_end(*peer), self.metrics.hep)
+        self.ladder = CallLadder(self.sessions, self._hep)
+        self._call_log = CallLog(self.sessions, self.runtime.log)
         users, trunks = SipUsers(conf.data_dir), read_trunks(trunks_path(conf))
         if conf.digest:
             users.first()
@@ -190,6 +199,7 @@ class Front:
                 mark_key=self.routing.mark_key.id,
                 signed=signed_calls(conf, self._spawn, self.certificate.look_too),
                 of_trunk=lambda name: self.edge.trunks.sound_rule(name),
+                on_wire=self.ladder.seen,
             ),
             EdgeRouter(
                 self.routing, self.halls, self.web, self.refusals, self.closing, users.role, self.trunks
@@ -229,6 +239,7 @@ class Front:
         self._server = Server(self.runtime.front, self.token, handlers, joined=self._joined, left=self._left)
 
     async def start(self) -> None:
+        await self._call_log.open()
         await self.closing.last_boot()
         if self.edge.registrar is not None:
             self.edge.registrar.load(await self._bindings.load())
@@ -260,6 +271,8 @@ class Front:
         self._tasks.lasting(self.voices.keep_tidy, "front.tidy")
         self._tasks.lasting(self.seal.run, "front.seal")
         self._tasks.lasting(self.certificate.run, "front.certificate")
+        if self._hep is not None:
+            self._tasks.lasting(self._hep.look_up, "front.hep")
         if self._append_log is not None:
             self._tasks.lasting(self._append_log.keep_short, "front.append_log")
 
@@ -270,6 +283,7 @@ class Front:
         await self._events.close()
         await self.seal.seal()
         await self._server.stop()
+        self._call_log.close()
         await self.sessions.close()
         if self._append_log is not None:
             await self._append_log.close()

@@ -12,12 +12,16 @@ from typing import Final
 from gateway.config.settings import Settings
 from model import json_log
 from model.ears import ONE_THREAD, SOCKET_VARIABLE
+from model.log_ear import EAR_VARIABLE
 
 LEAN: Final = {**ONE_THREAD, "MALLOC_ARENA_MAX": "1"}  # glibc's heap per thread costs the hall 10 MB
 
 
-def environment(settings: Settings, token: str, ears: Path | None) -> dict[str, str]:
-    """Our own, and the house's. `token` is this boot's; `ears` the socket of who hears words, if anyone."""
+def environment(settings: Settings, token: str, ears: Path | None, log: Path | None = None) -> dict[str, str]:
+    """Our own, and the house's. `token` is this boot's; `ears` the socket of who hears words, if anyone.
+
+    `log`: the socket of who keeps lines of calls' logs.
+    """
     return {
         **os.environ,
         "VOICEGATE_DATA_DIR": str(settings.data_dir),
@@ -29,6 +33,7 @@ def environment(settings: Settings, token: str, ears: Path | None) -> dict[str, 
         **_chroma(settings),
         **settings.llm_variables,
         json_log.LEVEL_VARIABLE: settings.log_level,
+        **({} if log is None else {EAR_VARIABLE: str(log)}),
         **LEAN,
     }
 

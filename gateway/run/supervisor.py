@@ -97,7 +97,8 @@ class Supervisor:
 
     async def _start_process(self, path: Path, place: str, *argv: str) -> ForkedProcess:
         """Starts the function at `place` ("module:function"), which says in the file `path` why it fails."""
-        told = environment(self.settings, self.token, self.runtime.ears if self._hears else None)
+        ears = self.runtime.ears if self._hears else None
+        told = environment(self.settings, self.token, ears, self.runtime.log)
         return await self._nursery.born(Birth(str(path), place, argv, told))
 
     def keep(self, name: str, place: str, *argv: str, log: Path | None = None) -> None:

@@ -187,7 +187,7 @@ def _digest(value: str, kind: str) -> str:
     scheme = value.partition(" ")[0]
     if scheme.lower() != "digest":
         return f"({len(value)} characters)"
-    said = {}
+    said: dict[str, str] = {}
     for name, text in _PARAMETER.findall(value[:MOST_READ]):
         bare = text.strip('"')
         if name.lower() in _SAID[kind] and _HARMLESS.fullmatch(bare):

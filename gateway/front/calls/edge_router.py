@@ -121,9 +121,9 @@ class EdgeRouter:
         address = target_address(where)
         return (self._trunks.refusal(address.trunk) if isinstance(address, TrunkTarget) else None) or where
 
-    def refused(self, call: RefusedInvite) -> None:
-        """A telephone was told that its call is not taken."""
-        self._refusals.note(
+    def refused(self, call: RefusedInvite) -> str | None:
+        """A telephone was told that its call is not taken. Its id, if its messages are to be kept."""
+        return self._refusals.note(
             call.facts, call.status, call.reason, sip_call_id=call.sip_call_id, call_id=call.call_id
         )
 

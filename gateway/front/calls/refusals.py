@@ -73,8 +73,11 @@ class Refusals:
 
     def note(
         self, facts: CallFacts, status: int, reason: str, *, sip_call_id: str = "", call_id: str | None = None
-    ) -> None:
-        """A call was not taken; `status` is what the caller heard. Never waits."""
+    ) -> str | None:
+        """A call was not taken; `status` is what the caller heard. Never waits.
+
+        Returns its id; None when its source has had so many that their messages are not kept.
+        """
         call = RefusedCall(
             call_id=call_id or secrets.token_hex(8),
             sip_call_id=sip_call_id,
@@ -86,7 +89,8 @@ class Refusals:
             reason=reason[:LONGEST],
             started_at=time.time(),
         )
-        if self._may_log(facts.source):
+        logged = self._may_log(facts.source)
+        if logged:
             self._log(call)
         self._metrics.refused(status, facts.transport)
         told = CallNotTaken(
@@ -99,6 +103,7 @@ class Refusals:
             self._some.set()
         else:
             self.unkept += 1
+        return call.call_id if logged else None
 
     def _log(self, call: RefusedCall) -> None:
         known = {"sip_call_id": call.sip_call_id} if call.sip_call_id else {}

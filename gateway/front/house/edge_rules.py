@@ -7,6 +7,7 @@ from collections.abc import Callable
 from gateway.config.paths import route_key_path
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
+from gateway.edge.dialogs.wire_tap import OnWire
 from gateway.edge.doors.attestation import SignedCalls
 from gateway.edge.doors.edge_config import EdgeConfig
 from gateway.edge.doors.srtp_policy import SrtpPolicy
@@ -27,9 +28,10 @@ def edge_rules(
     mark_key: str,
     signed: SignedCalls | None,
     of_trunk: Callable[[str], SrtpRule | None],
+    on_wire: OnWire | None,
 ) -> EdgeConfig:
     """`mark_key`: the id under which answers say that the voice is synthetic; `of_trunk`: whether a trunk's
-    sound is encrypted. Raises `SettingsError`."""
+    sound is encrypted; `on_wire` hears each message of a call. Raises `SettingsError`."""
     return EdgeConfig(
         host=conf.host,
         port=conf.sip_port,
@@ -58,4 +60,5 @@ def edge_rules(
         qualify_s=conf.qualify_s,
         notice=SpeechNotice(mark_key, conf.http_port, conf.public_url),
         srtp=SrtpPolicy(conf.sip_srtp, conf.sip_srtp_plain, of_user=users.srtp, of_trunk=of_trunk),
+        on_wire=on_wire,
     )

@@ -131,6 +131,11 @@ class Metrics:
             ["way"],
             registry=self._registry,
         )
+        self._hep = Counter(
+            "voicegate_hep_packets", "SIP messages for a HEP collector", ["outcome"], registry=self._registry
+        )
+        for outcome in ("sent", "lost"):
+            self._hep.labels(outcome)
         self._registry.register(_Reports(self._halls, self._front, self._failures, self._memory))
 
     def _sound(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
@@ -167,6 +172,10 @@ class Metrics:
     def rtp_moved(self, way: str) -> None:
         """A caller's sound comes from elsewhere; `way` is one of `gateway.ipc.line_messages.MoveWay`."""
         self._moves.labels(way).inc()
+
+    def hep(self, outcome: str) -> None:
+        """A SIP message for a HEP collector was `sent`, or `lost`."""
+        self._hep.labels(outcome).inc()
 
     def refused(self, status: int, transport: str) -> None:
         """A call was not taken; `transport` is that of `CallFacts`."""

@@ -23,6 +23,7 @@ from starlette.staticfiles import StaticFiles
 from gateway.config.ice_servers import IceServers
 from gateway.config.paths import recordings_dir
 from gateway.config.settings import Settings
+from gateway.edge.dialogs.wire_tap import OnWire
 from gateway.errors import VoicegateError
 from gateway.front.admission.rights import Principal
 from gateway.front.http.boundary import SIP_PATH, Boundary, source_of
@@ -71,10 +72,11 @@ def build_app(
     *,
     tokens: ApiTokens | None = None,
     counted: Callable[[str], None] = lambda _: None,
+    on_wire: OnWire | None = None,
 ) -> Starlette:
     """The ASGI app. `token` is the console's; it may be None only while `settings.local_only`. `more` are
     doors of their own (`engines`); `tokens`: those that were made for programs and people; `counted` takes
-    why each refused request was refused.
+    why each refused request was refused; `on_wire` hears what browsers say of their calls.
 
     Raises `StartError` when a token is needed and none is given.
     """
@@ -83,7 +85,7 @@ def build_app(
     users, recordings = UserDesk(SipUsers(settings.data_dir)), RecordingDesk(recordings_dir(settings))
     calls, made, plans = CallDesk(house, recordings), TokenDesk(tokens), PlanDesk(house)
     trunks = TrunkService(house)
-    whip = WhipDoor(house, credentials, IceServers(settings), embedding)
+    whip = WhipDoor(house, credentials, IceServers(settings), embedding, on_wire)
     machines = MachineDoor(house, credentials)
     handlers = {
         "who_am_i": made.me, "describe": _described,

@@ -9,6 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import secrets
+import time
+from http import HTTPStatus
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
@@ -17,6 +20,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.config.ice_servers import IceServers
+from gateway.edge.dialogs.wire_tap import OnWire
+from gateway.edge.grammar.blanking import blanked_description
 from gateway.errors import CallRefused
 from gateway.front.http.api_shapes import EmbedWish
 from gateway.front.http.boundary import source_of
@@ -26,6 +31,7 @@ from gateway.front.http.operations import body_of
 from gateway.front.http.problems import refusal, refused_call
 from gateway.ipc.ending import End
 from gateway.ipc.line_messages import IceReply
+from gateway.ipc.wire_message import CALLER, US, Standing, WireMessage
 from model.tasks import race
 
 DEFAULT_NUMBER: Final = "demo"
@@ -51,8 +57,15 @@ class WhipDoor:
     """The handlers."""
 
     def __init__(
-        self, house: CallPlace, credentials: Gatekeeper, ice_servers: IceServers, embedding: Embedding
+        self,
+        house: CallPlace,
+        credentials: Gatekeeper,
+        ice_servers: IceServers,
+        embedding: Embedding,
+        on_wire: OnWire | None = None,
     ) -> None:
+        """`on_wire` hears what is said here of each call, as the edge's does of SIP."""
+        self._on_wire = on_wire
         self._house = house
         self._credentials = credentials
         self._ice = ice_servers
@@ -70,6 +83,7 @@ class WhipDoor:
             return refusal(400, str(error))
         request.state.dialled = dialled
         user_agent = request.headers.get("user-agent", "")[:200]
+        came_at = time.time()
         placing = self._house.place(sdp, dialled, source_of(request.scope), user_agent)
         placed, left = await race(placing, _left(request))
         if placed is None:
@@ -78,7 +92,13 @@ class WhipDoor:
             call_id, answer = placed.result()
         except CallRefused as refused:
             request.state.call_id, request.state.cause = refused.call_id, refused.cause
-            return refused_call(refused)
+            answered = refused_call(refused)
+            if self._on_wire is not None:
+                call_id = request.state.call_id = refused.call_id or secrets.token_hex(8)
+                told = answered.status_code
+                self._see(call_id, "POST /api/call", sdp, told, at=came_at, standing="refused")
+            return answered
+        self._see(call_id, "POST /api/call", sdp, 201, answer, at=came_at)
         if left is not None or await request.is_disconnected():
             with contextlib.suppress(CallRefused):
                 await self._house.hang_up(call_id, End.CANCELLED)
@@ -110,10 +130,12 @@ class WhipDoor:
             return refusal(400, "the fragment is not UTF-8")
         if (call_id := self._own_call(request)) is None:
             return refusal(404, "there is no such call")
+        came_at = time.time()
         try:
             reply = await self._house.trickle(call_id, fragment, etag)
         except CallRefused as refused:
             return refused_call(refused)
+        self._see(call_id, "PATCH /api/call", fragment, reply.status, reply.fragment, at=came_at)
         if reply.wrong:
             return refusal(reply.status, reply.wrong)
         if not reply.fragment:
@@ -125,11 +147,27 @@ class WhipDoor:
         end = End.NO_MEDIA if request.query_params.get("why") == "no-sound" else End.CALLER
         if (call_id := self._own_call(request)) is None:
             return refusal(404, "there is no such call")
+        came_at = time.time()
         try:
             await self._house.hang_up(call_id, end)
         except CallRefused as refused:
             return refused_call(refused)
+        self._see(call_id, "DELETE /api/call", "", 204, at=came_at)
         return Response(status_code=204)
+
+    def _see(
+        self, call_id: str, asked: str, said: str, status: int, answer: str = "", *,
+        at: float, standing: Standing = "new",
+    ) -> None:  # fmt: skip
+        """What a browser asked at that time, and what it is told now."""
+        if self._on_wire is None:
+            return
+        told = f"{status} {HTTPStatus(status).phrase}"
+        for when, ends, first, text in (
+            (at, (CALLER, US), asked, said), (time.time(), (US, CALLER), told, answer)
+        ):  # fmt: skip
+            shown = blanked_description(text, first)
+            self._on_wire(call_id, WireMessage(when, *ends, "http", shown.first, shown.text), standing)
 
     async def embed(self, request: Request) -> Response:
         """For the server of another site: what its page calls with, for some minutes."""
