@@ -39,7 +39,7 @@ class CallLog:
         self._pen = sessions.logs()
         self._path = path
         self._server: asyncio.Server | None = None
-        self._speakers: set[_Speaker] = set()
+        self._speakers: set[_LogSpeaker] = set()
         self._room = BURST
         self._at = time.monotonic()
         self.lost = 0
@@ -48,7 +48,7 @@ class CallLog:
     async def open(self) -> None:
         """Raises `OSError`."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: _Speaker(self), str(self._path))
+        self._server = await loop.create_unix_server(lambda: _LogSpeaker(self), str(self._path))
         self._path.chmod(0o600)
 
     def close(self) -> None:
@@ -58,14 +58,14 @@ class CallLog:
         for speaker in list(self._speakers):
             speaker.end()
 
-    def joined(self, speaker: _Speaker) -> bool:
+    def joined(self, speaker: _LogSpeaker) -> bool:
         """Whether one more process may speak."""
         if len(self._speakers) >= MOST_SPEAKERS:
             return False
         self._speakers.add(speaker)
         return True
 
-    def left(self, speaker: _Speaker) -> None:
+    def left(self, speaker: _LogSpeaker) -> None:
         """Its connection ended."""
         self._speakers.discard(speaker)
 
@@ -83,7 +83,7 @@ class CallLog:
             self._pen.line(*found)
 
 
-class _Speaker(asyncio.Protocol):
+class _LogSpeaker(asyncio.Protocol):
     """A process that hands lines on."""
 
     def __init__(self, log: CallLog) -> None:

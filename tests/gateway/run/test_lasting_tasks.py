@@ -79,8 +79,9 @@ async def a_front(folder: Path) -> AsyncIterator[None]:
     runtime = Runtime(folder)
     (folder / "data").mkdir()
     settings = Settings(
-        data_dir=folder / "data", host="127.0.0.1", sip_port=free_port(), otlp_url="http://127.0.0.1:9"
-    )
+        data_dir=folder / "data", host="127.0.0.1", sip_port=free_port(),
+        otlp_url="http://127.0.0.1:9", hep="127.0.0.1:9",
+    )  # fmt: skip
     sessions = await Sessions.open(NOWHERE)
     front = Front(
         settings, runtime, runtime.new_token(), desk.routing, desk.office, desk.registry, sessions, Metrics()
