@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol, Self
 
 import click
 
-from gateway.cli.calls.call_stores import CallStores
+from gateway.cli.calls.call_stores import CallStores, CallTrails
 from gateway.cli.calls.call_table import tame
 from gateway.cli.house.house_client import ApiError, HouseClient, is_elsewhere
 from gateway.config.settings import load
@@ -48,6 +48,9 @@ class CallSource(Protocol):
 
     def call(self, call_id: str) -> dict[str, Any]:
         """One call, by its id or its caller's SIP Call-ID."""
+
+    def trails(self, call_id: str) -> CallTrails:
+        """What went over the wire and into the log in the call of that id; empty where nobody knows."""
 
 
 class CallsElsewhere:
@@ -92,6 +95,11 @@ class CallsElsewhere:
             return self._house.call(found)
         said = f"no call {call_id} in {self.place}; `voicegate calls` lists the latest"
         raise VoicegateError(tame(said))
+
+    def trails(self, call_id: str) -> CallTrails:
+        """See `CallSource`."""
+        course = self._house.call_course(call_id)
+        return CallTrails(course["ladder"], course["log"])
 
     def _searched(self, sip_call_id: str) -> str | None:
         """Our id of the newest call whose caller gave it that Call-ID."""

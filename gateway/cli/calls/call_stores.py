@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Self, TypeVar
 
@@ -31,6 +32,14 @@ from gateway.store.sessions import Sessions
 Result = TypeVar("Result")
 AT_ONCE: Final = 500
 """Calls that are read together."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallTrails:
+    """A call's messages and its lines of the log, as `Sessions.ladder` and `Sessions.log` have them."""
+
+    ladder: list[dict[str, Any]] = field(default_factory=list)
+    log: list[dict[str, Any]] = field(default_factory=list)
 
 
 class CallStores:
@@ -100,6 +109,22 @@ class CallStores:
         """The registry's row and the call's grants, as `consent.proof.evidence` reads them."""
         return None if self._registry is None else registry_table(self._registry, self._registry.get(call_id))
 
+    def trails(self, call_id: str) -> CallTrails:
+        """What went over the wire and into the log, as long as Redis has it."""
+
+        async def both(sessions: Sessions | None) -> CallTrails | None:
+            if sessions is None:
+                return None
+            return CallTrails(await sessions.ladder(call_id), await sessions.log(call_id))
+
+        found: CallTrails | None = None
+        with contextlib.suppress(RedisError, OSError):
+            found = self._asked(both)
+        if found is None:
+            self._away()
+            found = self._copied(both)
+        return found or CallTrails()
+
     def _one(self, call_id: str) -> dict[str, Any] | None:
         registry = self._registry
         if registry is None:
@@ -115,15 +140,17 @@ class CallStores:
         except (RedisError, OSError):
             told = None
         self._away()
-        if self._settings.redis_url is not None:
-            return told
-        # while the embedded one does not run, a copy of what it keeps is asked
-        with (
-            contextlib.suppress(StartError, RedisError, OSError),
-            redis_server.of_a_copy(self._settings.data_dir / "redis") as url,
-        ):
-            told = self._loop.run(_reading(url, one)) or told
-        return told
+        return self._copied(one) or told
+
+    def _copied(self, read: Callable[[Sessions], Awaitable[Result | None]]) -> Result | None:
+        """What `read` finds in a copy of what the embedded Redis keeps, which does not run."""
+        if self._settings.redis_url is None:
+            with (
+                contextlib.suppress(StartError, RedisError, OSError),
+                redis_server.of_a_copy(self._settings.data_dir / "redis") as url,
+            ):
+                return self._loop.run(_reading(url, read))
+        return None
 
     def _asked(self, read: Callable[[Sessions | None], Awaitable[Result]]) -> Result:
         """What `read` finds; it gets None once Redis was found silent."""

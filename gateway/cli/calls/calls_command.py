@@ -17,8 +17,10 @@ from gateway.cli.calls.call_stores import CallStores
 from gateway.cli.calls.call_table import line, refused_line, tame, write_csv, write_refused_csv
 from gateway.cli.calls.call_verdict import in_short
 from gateway.cli.calls.moment import Moment
+from gateway.cli.calls.sip_ladder import ladder, log_lines
 from gateway.cli.house.house_client import HouseClient
 from gateway.config.settings import load
+from gateway.errors import VoicegateError
 from gateway.store.call_order import SORTS, Sort
 from gateway.store.call_search import SEPARATORS, CallSearch
 from gateway.store.known_call import KnownCall
@@ -177,14 +179,22 @@ def end(ctx: click.Context, call_id: str) -> None:
 @calls.command()
 @click.argument("call_id")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--sip", is_flag=True, help="Its SIP messages instead (of a browser, its HTTP), in order.")
+@click.option("--whole", is_flag=True, help="With --sip: all that they say, without keys and passwords.")
+@click.option("--log", is_flag=True, help="Its lines of the log instead, of all processes.")
 @click.pass_context
-def show(ctx: click.Context, call_id: str, as_json: bool) -> None:
+def show(ctx: click.Context, call_id: str, as_json: bool, sip: bool, whole: bool, log: bool) -> None:
     """Show one call: who, which route and voice, how it ended, and what happened, in order of time.
 
     ID may be the caller's SIP Call-ID, too.
     """
+    if whole and not sip:
+        raise click.UsageError("--whole goes with --sip")
     with call_source(ctx) as source:
         told = source.call(call_id)
+        if sip or log:
+            _show_trails(source, told["call_id"], sip=sip, whole=whole, log=log, as_json=as_json)
+            return
         if as_json:
             kept = {"registry": source.table(told["call_id"])} if isinstance(source, CallStores) else {}
             click.echo(json.dumps({**told, **kept}))
@@ -197,6 +207,25 @@ def show(ctx: click.Context, call_id: str, as_json: bool) -> None:
         click.echo(tame(text))
     forgotten = source.silence or told.get("silence") or "Redis has forgotten what happened in it"
     click.echo(f"  {tame(in_short(told) if 'events' in told else forgotten)}")
+
+
+def _show_trails(
+    source: CallSource, call_id: str, *, sip: bool, whole: bool, log: bool, as_json: bool
+) -> None:
+    """A call's messages, its lines of the log, or both."""
+    trails = source.trails(call_id)
+    wanted = {
+        name: kept for name, asked, kept in (("sip", sip, trails.ladder), ("log", log, trails.log)) if asked
+    }
+    if not any(wanted.values()):
+        what = " or ".join({"sip": "messages", "log": "lines of the log"}[name] for name in wanted)
+        why = source.silence or "Redis has forgotten them, or never had any"
+        raise VoicegateError(tame(f"no {what} of the call {call_id} in {source.place}; {why}"))
+    if as_json:
+        click.echo(json.dumps({"call_id": call_id, **wanted}))
+        return
+    for text in (*ladder(wanted.get("sip", ()), whole=whole), *log_lines(wanted.get("log", ()))):
+        click.echo(tame(text))
 
 
 calls.add_command(why_command.why)

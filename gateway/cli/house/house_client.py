@@ -143,6 +143,10 @@ class HouseClient:
         """One call with its turns and events."""
         return dict(self._ask("GET", f"/api/calls/{quote(call_id, safe='')}"))
 
+    def call_course(self, call_id: str) -> dict[str, Any]:
+        """One call to time, with its messages and its lines of the log."""
+        return dict(self._ask("GET", f"/api/calls/{quote(call_id, safe='')}/course"))
+
     def end_call(self, call_id: str) -> None:
         """Hangs it up."""
         self._ask("DELETE", f"/api/calls/{quote(call_id, safe='')}")
