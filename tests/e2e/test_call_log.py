@@ -16,8 +16,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.cli.caller.testphone import place_call
+from gateway.config.runtime import runtime_for
 from gateway.store.refused_calls import RefusedCalls
 from gateway.store.registry import Registry
+from gateway.store.sessions import Sessions
 from model.trace_context import trace_of
 from tests.e2e.gateway_process import House
 from tests.gateway.front.events.trace_collector import CollectorThread, SeenSpan
@@ -141,6 +143,31 @@ def test_each_line_about_a_call_names_it_and_they_are_few(
     assert_traced(house, collector)
     assert_measured(house, collector)
     assert KEY not in house.log_path.read_text(errors="replace")
+    by_browser, by_phone = (call["call_id"] for call in house.calls())
+    asyncio.run(kept_beside(house, by_phone, ["INVITE", "200", "ACK", "BYE", "200"]))
+    asyncio.run(kept_beside(house, by_browser, ["POST", "201"]))
+
+
+async def kept_beside(house: House, call_id: str, messages: list[str]) -> None:
+    """Redis has the call's messages in order, and the lines that the log has of it, of all processes."""
+    lines = [line for line in since(house, 0) if line.get("call_id") == call_id and line["level"] != "debug"]
+    sessions = await Sessions.open(f"unix://{runtime_for(house.folder / 'data').redis}")
+    log: list[dict[str, Any]] = []
+    async with asyncio.timeout(HANGS_S):
+        while True:
+            log = await sessions.log(call_id)
+            if len(log) >= len(lines):
+                break
+            await asyncio.sleep(0.05)  # the last ones are on their way
+    ladder = await sessions.ladder(call_id)
+    await sessions.close()
+    assert sorted((line["process"], line["event"]) for line in log) == sorted(
+        (line["process"], line["event"]) for line in lines
+    )
+    said = [one["first"].removeprefix("SIP/2.0 ").split()[0] for one in ladder]
+    assert said[0] == messages[0]
+    assert said[-len(messages) + 1 :] == messages[1:], said
+    assert all("vg=" not in one["text"].replace("vg=(blanked)", "") for one in ladder)
 
 
 def assert_traced(house: House, collector: CollectorThread) -> None:

@@ -2,7 +2,7 @@
 
 What is shown is listed here; all else is told by its length alone. So a secret does not pass because
 somebody spells its header in a new way, and a header that nobody has thought of shows nothing. The message is
-read by the edge's own reader (`message.read`): what that cannot read is told by its length, too.
+scanned by the edge's own reader (`message.scan`): what that cannot read is told by its length, too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.edge.grammar.header import BLANK, TOKEN
-from gateway.edge.grammar.message import Unreadable, read
+from gateway.edge.grammar.message import Unreadable, scan
 from gateway.edge.grammar.session_part import SDP, session_part
 from gateway.edge.grammar.sip_message import Request, Response
 from gateway.edge.grammar.token import PARAM
@@ -63,10 +63,12 @@ ATTRIBUTES: Final = frozenset(
 _BREAKS: Final = re.compile(r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029\0]+")
 """Whatever a reader could take for the end of a line."""
 _CRYPTO: Final = re.compile(r"a=crypto:[0-9]{1,9} (?:AEAD_|AES_|F8_|SEED_|ARIA_)[A-Z0-9_]{1,32}(?= )")
-_LONG: Final = re.compile(r"[A-Za-z0-9_%+/=~-]{64,}+")
+SHORTEST_WORD: Final = 64
 """Our signed word has 70 characters at least; nothing that people read has so many in one piece."""
+_LONG: Final = re.compile(rf"[A-Za-z0-9_%+/=~-]{{{SHORTEST_WORD},}}+")
 _WORD: Final = re.compile(rf"\b{PARAM}[ \t]*+=[ \t]*+[^\s;,<>\"]*+", re.IGNORECASE)
 _INLINE: Final = re.compile(r"inline[ \t]*+:[ \t]*+\S*+", re.IGNORECASE)
+_BRACKETS: Final = re.compile(r"([<>])")
 _BEFORE_PASSWORD: Final = re.compile(r"([^:]*+:(?:(?!%3a)[^:])*+)(?::|%3a)", re.IGNORECASE)
 _PARAMETER: Final = re.compile(r'([A-Za-z-]++)[ \t]*+=[ \t]*+("(?:[^"\\]|\\.)*+"|[^\s,"]++)')
 _HARMLESS: Final = re.compile(r"[A-Za-z0-9_.@+-]{1,64}")
@@ -86,7 +88,7 @@ class Blanked:
 def blanked(data: bytes) -> Blanked:
     """What may be shown of a message as it came or went."""
     try:
-        message = read(data, from_edge=True)
+        message = scan(data)
     except Unreadable:
         start = data.lstrip(b"\r\n")
         found = _METHOD.match(start) or _STATUS.match(start)
@@ -126,10 +128,12 @@ def _headers(message: Request | Response) -> Iterator[str]:
 
 
 def _body(message: Request | Response) -> Iterator[str]:
-    body = message.body
+    lengths, kinds = message.headers.getlist("Content-Length"), message.headers.getlist("Content-Type")
+    length = lengths[0] if len(lengths) == 1 else ""
+    body = message.body[: int(length)] if length.isdecimal() and len(length) < 6 else message.body
     if not body:
         return
-    said = (message.headers.get("Content-Type") or "").partition(";")[0].strip(BLANK).lower()
+    said = kinds[0].partition(";")[0].strip(BLANK).lower() if len(kinds) == 1 else ""
     kind = said if _KIND.fullmatch(said) else "an unknown kind"
     if kind == SDP:
         yield from _described(body.decode(errors="replace"))
@@ -159,9 +163,10 @@ def _described(text: str) -> Iterator[str]:
 
 def _address(value: str) -> str:
     """A value with URIs: none of their passwords, and none of the headers that stand behind their `?`."""
-    if len(value) <= MOST_READ and ("@" in value or "?" in value):
+    before = value.rpartition("@")[0]
+    if len(value) <= MOST_READ and ("?" in value or "%" in before or before.count(":") > 1):
         bare = "<" not in value
-        pieces = re.split(r"([<>])", value)
+        pieces = _BRACKETS.split(value)
         within = False
         for at, piece in enumerate(pieces):
             within = piece == "<" or (within and piece != ">")
@@ -199,7 +204,13 @@ def _shown(text: str) -> str:
     """One line, printable, without what looks like a key."""
     if len(text) > MOST_READ:  # cut anywhere, a key would be two pieces that do not look like one
         return f"({len(text)} characters)"
-    text = _LONG.sub(GONE, _WORD.sub(f"{PARAM}={GONE}", _INLINE.sub(f"inline:{GONE}", text)))
+    low = text.lower()
+    if "inline" in low:
+        text = _INLINE.sub(f"inline:{GONE}", text)
+    if PARAM in low:
+        text = _WORD.sub(f"{PARAM}={GONE}", text)
+    if len(text) >= SHORTEST_WORD:
+        text = _LONG.sub(GONE, text)
     if len(text) > MAX_VALUE:
         text = f"{text[:MAX_VALUE]} …"
     return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)

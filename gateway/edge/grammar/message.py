@@ -62,6 +62,23 @@ def read(data: bytes, *, from_edge: bool = False) -> Request | Response:
 
     `from_edge`: an edge has read it before, and put its Via over what a client from before RFC 3261 wrote.
     """
+    message = scan(data)
+    try:
+        _check(message, old_allowed=from_edge)
+    except Unreadable:
+        raise
+    except KeyError as missing:
+        raise Unreadable(f"malformed: it has no {missing.args[0]}") from None
+    except ValueError as error:
+        raise Unreadable(f"malformed: {error}") from None
+    return message
+
+
+def scan(data: bytes) -> Request | Response:
+    """A message by its lines alone: none of its headers is checked, and its body may be too long.
+
+    Raises `Unreadable`.
+    """
     if len(data) > MAX_MESSAGE:
         raise Unreadable("too large", 513)
     head, blank, body = data.lstrip(b"\r\n").partition(b"\r\n\r\n")
@@ -83,11 +100,8 @@ def read(data: bytes, *, from_edge: bool = False) -> Request | Response:
             if not colon or not name:
                 raise Unreadable("a header has no name")
             headers.add(_COMPACT.get(name.lower(), name) if len(name) == 1 else name, value.strip(BLANK))
-        _check(message, old_allowed=from_edge)
     except Unreadable:
         raise
-    except KeyError as missing:
-        raise Unreadable(f"malformed: it has no {missing.args[0]}") from None
     except ValueError as error:
         raise Unreadable(f"malformed: {error}") from None
     return message

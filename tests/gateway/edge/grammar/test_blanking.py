@@ -221,6 +221,19 @@ def test_what_cannot_be_read_is_told_by_its_length(data: bytes) -> None:
     assert SECRET not in found.text
 
 
+def test_of_two_lengths_or_kinds_neither_is_believed() -> None:
+    key = f"a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:{KEY}"
+    for more in (
+        "Content-Length: 5",
+        "Content-Type: text/plain",
+        "l: 5",
+        "c: text/plain",
+        "Content-Length: x",
+    ):
+        data = message(body=f"v=0\r\n{key}\r\n").replace(b"CSeq", f"{more}\r\nCSeq".encode())
+        assert KEY not in blanked(data).text
+
+
 def test_it_is_short_and_printable_whatever_comes() -> None:
     text = shown(message("".join(f'Warning: 399 x "{n}{"w " * 190}"\r\n' for n in range(15))))
     assert len(text) <= MAX_TEXT

@@ -118,14 +118,21 @@ async def test_a_call_that_the_doors_refuse_is_seen_too(bare: Exchange, seen: Se
     assert seen.ladder("refused1") == ["caller>us INVITE", "us>caller 100", "us>caller 503"]
 
 
-async def test_an_invite_that_cannot_be_read_is_told_by_its_length(bare: Exchange, seen: Seen) -> None:
+@pytest.mark.parametrize("broken", ["CSeq: x INVITE", "CSeq: 1 INVITE\r\nX: \0"], ids=["in part", "at all"])
+async def test_an_invite_that_cannot_be_read_is_seen_as_far_as_it_can(
+    bare: Exchange, seen: Seen, broken: str
+) -> None:
     caller, _ = await opened(bare, seen)
-    text = caller.text("INVITE", OFFER, f"Subject: {KEY}").replace("CSeq: 1 INVITE", "CSeq: x INVITE")
+    text = caller.text("INVITE", OFFER, f"Subject: {KEY}").replace("CSeq: 1 INVITE", broken)
     caller.write(text)
     await caller.next(400)
     invite, refusal = seen.messages["refused1"]
-    assert invite.text == f"INVITE, {len(text)} bytes that cannot be read"
-    assert refusal.text.startswith("SIP/2.0 400, "), "it repeats what cannot be read"
+    assert refusal.first == "SIP/2.0 400 Bad Request"
+    assert KEY not in invite.text
+    if "\0" in broken:
+        assert invite.text == f"INVITE, {len(text)} bytes that cannot be read"
+    else:
+        assert "CSeq: x INVITE" in invite.text.splitlines()
 
 
 async def test_who_tries_again_after_a_refusal_has_a_ladder_of_its_own(bare: Exchange, seen: Seen) -> None:
