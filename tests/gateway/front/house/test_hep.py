@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gateway.config.settings import Settings
 from gateway.edge.grammar.blanking import blanked
 from gateway.edge.grammar.message import read
 from gateway.front.house.hep import HepSender, hep_sender
@@ -122,3 +123,11 @@ async def test_what_cannot_be_told_is_counted_and_nobody_waits() -> None:
     assert sum(counts.values()) == 2_002
     hep.close()
     full.close()
+
+
+def test_the_setting_names_a_host_and_a_port() -> None:
+    for written in ("homer.example:9060", "[::1]:9060", "192.0.2.1:1"):
+        assert Settings(hep=written).hep == written
+    for wrong in ("homer.example", "udp://x:9060", "x:0", "x:70000", "a b:1", ":9060", "x:९"):
+        with pytest.raises(ValueError, match="HOST:PORT"):
+            Settings(hep=wrong)

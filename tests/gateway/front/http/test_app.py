@@ -24,6 +24,7 @@ from gateway.ipc.ending import End
 from gateway.ipc.front_messages import HouseState, Reloaded
 from gateway.ipc.line_messages import IceReply
 from gateway.ipc.readiness import PartState
+from gateway.ipc.wire_message import WireMessage
 
 TOKEN = "a-token-of-the-console"
 SDP = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\n"
@@ -237,6 +238,28 @@ def test_the_caller_hangs_up_where_the_answer_said(local: TestClient, house: Fak
     assert local.delete("/api/call/c1").status_code == 404, "the id alone does not say that it is theirs"
     assert local.delete(location.replace("/c1.", "/c2.")).status_code == 404
     assert local.delete("/api/call/..%2Fx").status_code == 404
+
+
+def test_what_a_browser_says_of_its_call_is_seen_without_its_password(house: FakeHouse) -> None:
+    seen: list[tuple[str, WireMessage, str]] = []
+    app = build_app(house, Settings(), TOKEN, on_wire=lambda *one: seen.append(one))
+    offer = SDP.rstrip() + "\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\n"
+    with TestClient(app, base_url="http://localhost:8080") as client:
+        client.get("/")
+        location = client.post("/api/call", content=offer, headers=OFFER).headers["location"]
+        client.delete(location)
+        house.refuses = CallRefused(404, "no route")
+        client.post("/api/call", content=offer, headers=OFFER)
+    told = [(one, f"{message.sender}>{message.receiver} {message.first}") for one, message, _ in seen]
+    assert told[:4] == [
+        ("c1", "caller>us POST /api/call"), ("c1", "us>caller 201 Created"),
+        ("c1", "caller>us DELETE /api/call"), ("c1", "us>caller 204 No Content"),
+    ]  # fmt: skip
+    assert [text for _, text in told[4:]] == ["caller>us POST /api/call", "us>caller 404 Not Found"]
+    assert {standing for one, _, standing in seen if one != "c1"} == {"refused"}
+    assert {message.protocol for _, message, _ in seen} == {"http"}
+    assert "a=ice-pwd:(24 characters)" in seen[0][1].text.splitlines()
+    assert "abcdefghijklmnopqrstuvwx" not in "".join(message.text for _, message, _ in seen)
 
 
 def test_a_whip_client_asks_what_it_may_post(local: TestClient) -> None:
