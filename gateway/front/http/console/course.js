@@ -10,6 +10,7 @@ import { MomentTable } from "./course_table.js";
 const ANSWER_MS = 10000;
 const SOON_MS = 2000; // a living call is asked for so often at most
 const LATER_MS = 4000; // and at least, while the page is seen: levels are told by no event
+const SPARE = 10; // a long call's course takes its time: it is asked for in a tenth of it at most
 const AWAY_MS = 5000;
 const SETTLES_MS = 26000; // words of its last turns may be written down so long after its end
 const byId = (id) => document.getElementById(id);
@@ -31,6 +32,7 @@ let shown = false;
 let stream = null;
 let timer = 0;
 let asked = 0;
+let took = 0;
 let seenEnd = 0;
 
 function feed(up, text) {
@@ -90,6 +92,7 @@ async function ask() {
     const answer = await fetch(path, { headers: { Accept: "application/json" }, signal: AbortSignal.timeout(ANSWER_MS) });
     if (answer.status === 401) return location.assign(`/login?then=${encodeURIComponent(location.pathname)}`);
     const told = await answer.json();
+    took = Date.now() - asked;
     if (answer.ok) {
       const course = show(told);
       if (!course.isLive) seenEnd ||= course.call.state === "unknown" ? -Infinity : Date.now();
@@ -131,7 +134,7 @@ function goOn(course) {
     stream = null;
     return;
   }
-  again(LATER_MS);
+  again(Math.max(LATER_MS, SPARE * took));
   if (stream && stream.readyState !== EventSource.CLOSED) return;
   stream = new EventSource(`/api/events?call_id=${encodeURIComponent(callId)}`);
   for (const type of ["call.answered", "call.disclosed", "turn.heard", "turn.said", "key", "transfer", "consent.refused", "mark.alarm", "quality", "message.left", "call.ended", "call.note"]) stream.addEventListener(type, happened);
@@ -140,7 +143,7 @@ function goOn(course) {
 function happened() {
   clearTimeout(timer);
   timer = 0;
-  again(Math.max(100, asked + SOON_MS - Date.now()));
+  again(Math.max(100, asked + Math.max(SOON_MS, SPARE * took) - Date.now()));
 }
 
 document.addEventListener("visibilitychange", () => { if (!document.hidden && timer) ask(); });

@@ -1,6 +1,6 @@
 // What stands above and below the picture of a call: who and when, why it was bad, how long answers took.
 
-import { button, clock, foreign, lasted, made, offset } from "./course_text.js";
+import { button, clock, foreign, isNew, lasted, made, offset } from "./course_text.js";
 import { LATE_MS, rated, stageName, stages, waited } from "./course_moments.js";
 import { STAGE_COLOURS } from "./course_lanes.js";
 
@@ -48,6 +48,7 @@ export function showAbout(course) {
 
 export function showVerdict(course, go) {
   byId("verdict").hidden = false;
+  if (!isNew(byId("causes"), [course.causes, course.not_known, course.isLive, course.hasTime, course.zero])) return;
   const list = made("ol", "causes");
   for (const cause of course.causes) {
     const since = cause.since < cause.at - .0005 ? ` since ${offset(cause.since - course.zero)}` : "";
@@ -60,7 +61,7 @@ export function showVerdict(course, go) {
   }
   const wrong = course.causes.length > 0;
   byId("verdict").classList.toggle("wrong", wrong);
-  byId("verdict-title").textContent = wrong ? (course.call.state === "refused" ? "Why it was not taken" : "Why it was bad") : course.isLive ? "Nothing is wrong so far" : course.not_known.length ? "Nothing was wrong, as far as is known" : "Nothing was wrong";
+  byId("verdict-title").textContent = wrong ? (course.call.state === "refused" ? "Why it was not taken" : course.isLive ? "What is wrong so far" : "Why it was bad") : course.isLive ? "Nothing is wrong so far" : course.not_known.length ? "Nothing was wrong, as far as is known" : "Nothing was wrong";
   const unsure = course.not_known.map((what) => made("p", "unsure", `Not known: ${what}`));
   byId("causes").replaceChildren(...(wrong ? [list] : []), ...unsure);
 }
@@ -69,7 +70,7 @@ export function showVerdict(course, go) {
 export function showAnswers(course, moments, go) {
   const answers = moments.filter((one) => one.lane === "words" && waited(one.data) !== undefined);
   byId("answers").hidden = !answers.length;
-  if (!answers.length) return;
+  if (!answers.length || !isNew(byId("waterfall"), answers.map((one) => [one.at, one.data]))) return;
   const names = [...new Set(moments.filter((one) => one.lane === "words").flatMap((one) => stages(one.data).map(([name]) => name)))];
   const colour = (name) => `stage-${STAGE_COLOURS[names.indexOf(name) % STAGE_COLOURS.length]}`;
   const wholes = answers.map((one) => waited(one.data));

@@ -1,6 +1,6 @@
 // The picture of a call and what one does with it: a cursor, zoom and pan by pointer, wheel and keys.
 
-import { clock, foreign, made, offset } from "./course_text.js";
+import { clock, foreign, isNew, made, offset } from "./course_text.js";
 import { Lanes } from "./course_lanes.js";
 import { TimeAxis } from "./time_axis.js";
 
@@ -72,6 +72,8 @@ export class Stage {
     const away = (one) => Math.max(one.at - cursor, cursor - Math.max(one.until, one.at), 0);
     const near = this.moments.filter((one) => one.group !== "log" && away(one) <= reach);
     const here = near.sort((a, b) => away(a) - away(b)).slice(0, MOST_HERE).sort((a, b) => a.at - b.at);
+    this.element.setAttribute("aria-valuenow", (cursor - course.zero).toFixed(2));
+    if (!isNew(byId("now"), [cursor, said, here.map(({ at, what, text, more }) => [at, what, text, more])])) return;
     const list = made("ul", "", ...here.map((one) => {
       const item = made("li", one.tone, made("b", "", one.group === "wire" ? "SIP" : one.what), " ", foreign(one.text, 240), one.more ? made("small", "", one.more) : "");
       const open = made("button", "quiet", "Log");
@@ -82,7 +84,6 @@ export class Stage {
       return item;
     }));
     byId("now").replaceChildren(made("p", "", made("b", "", when), ` (${clock(cursor)}) `, said.join(", ")), list);
-    this.element.setAttribute("aria-valuenow", (cursor - course.zero).toFixed(2));
     const words = here.map((one) => `${one.what}: ${String(one.text).slice(0, 120)}`);
     this.element.setAttribute("aria-valuetext", [when, ...said, ...words].join("; "));
   }

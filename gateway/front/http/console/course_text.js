@@ -26,6 +26,15 @@ export function button(text, act, label = "") {
   return element;
 }
 
+// whether an element shows something else than what this key stands for: a living call's page keeps the focus
+export function isNew(element, shown) {
+  const key = JSON.stringify(shown);
+  if (keys.get(element) === key) return false;
+  keys.set(element, key);
+  return true;
+}
+
+const keys = new WeakMap();
 const two = (n) => String(n).padStart(2, "0");
 
 // the time of day with thousandths
