@@ -4,6 +4,9 @@ import { button, foreign, made, offset } from "./course_text.js";
 
 const MOST = 400; // messages
 
+// a first line without what all of them have
+const shortly = (first) => first.replace(/^SIP\/2\.0 /, "").replace(/ (SIP\/2\.0|HTTP\/1\.[01])$/, "");
+
 export class Ladder {
   constructor(element, go) {
     this.element = element;
@@ -23,14 +26,14 @@ export class Ladder {
       this.parties = parties;
       this.drawn = 0;
       this.element.replaceChildren(this.head());
-      this.element.style.minWidth = `${4.6 + 6.5 * parties.length}rem`;
+      this.element.style.minWidth = `${4 + 6.5 * parties.length}rem`;
     }
     for (const message of messages.slice(this.drawn)) this.element.append(...this.row(message, course.zero));
     this.drawn = messages.length;
   }
 
   columns(element) {
-    element.style.gridTemplateColumns = `4.6rem repeat(${this.parties.length}, minmax(5rem, 1fr))`;
+    element.style.gridTemplateColumns = `4rem repeat(${this.parties.length}, minmax(5rem, 1fr))`;
     return element;
   }
 
@@ -53,7 +56,7 @@ export class Ladder {
       rung.append(life);
     });
     const failed = /^SIP\/2\.0 [4-6]/.test(message.first);
-    const arrow = made("button", `arrow ${from <= to ? "right" : "left"} ${failed ? "failed" : ""}`, foreign(message.first, 90), made("small", "", message.protocol));
+    const arrow = made("button", `arrow ${from <= to ? "right" : "left"} ${failed ? "failed" : ""}`, foreign(shortly(message.first), 90), made("small", "", message.protocol));
     arrow.type = "button";
     arrow.setAttribute("aria-expanded", "false");
     const spanned = Math.max(1, high - low + 1);
