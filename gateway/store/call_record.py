@@ -87,11 +87,24 @@ def _keep(table: dict[str, Any], key: str, value: object) -> None:
 
 
 def read_json(text: str) -> Any:
-    """What `text` says; None when it is not JSON."""
+    """What `text` says; None when it is not JSON, which knows neither NaN nor halves of characters.
+
+    Some writers write them: NaN, and infinity, spoil the text; a half becomes a question mark.
+    """
     try:
-        return json.loads(text)
+        told = json.loads(text, parse_float=_finite, parse_constant=_finite)
+        if "\\ud" in text.lower():  # an engine may tell the halves of a character one by one
+            told = json.loads(json.dumps(told, ensure_ascii=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError):
         return None
+    return told
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
 
 
 def read_event(fields: Mapping[str, str]) -> dict[str, Any] | None:

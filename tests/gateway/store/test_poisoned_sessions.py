@@ -100,6 +100,8 @@ EVENTS = (
     {"at": "1", "kind": "turn", "data": NESTED},
     {"at": "1", "kind": "turn", "data": "[1]"},
     {"at": "nan", "kind": "turn", "data": "{}"},
+    {"at": "1", "kind": "quality", "data": '{"mos": NaN}'},
+    {"at": "1", "kind": "quality", "data": '{"loss_percent": 1e999}'},
     {b"\xff": b"\xff"},
     {"at": "1", "data": "{}"},
 )
@@ -115,8 +117,21 @@ async def test_of_a_poisoned_call_what_is_ours_is_left(sessions: Sessions, raw: 
     shown = await sessions.show("bad")
     assert shown is not None
     assert [turn["text"] for turn in shown["turns"]] == ["hello"]
+    assert "quality" not in {event["kind"] for event in shown["events"]}
     assert [item["content"][0]["text"] for item in await sessions.history("bad")] == ["hi"]
     assert [part["voice"] for part in (await sessions.sound("bad"))["parts"]] == [[-20]]
+
+
+async def test_half_a_character_is_no_reason_not_to_tell_a_call(sessions: Sessions, raw: Any) -> None:
+    for n, text in enumerate(("half \ud83d", "\ude00 half", "whole \U0001f600", "\\ud83d written")):
+        data = json.dumps({"who": "bot", "text": text, "text\udc80": "a name"})
+        await raw.xadd("vg:events:bad", {"at": str(n + 2), "kind": "turn", "data": data})
+    shown = await sessions.show("bad")
+    assert shown is not None
+    assert [turn["text"] for turn in shown["turns"] if turn["who"] == "bot"] == [
+        "half ?", "? half", "whole \U0001f600", "\\ud83d written",
+    ]  # fmt: skip
+    json.dumps(shown, ensure_ascii=False).encode()
 
 
 async def test_a_poisoned_writer_writes_on(sessions: Sessions, raw: Any, valkey: Valkey) -> None:
