@@ -2,7 +2,7 @@
 
 import { showAbout, showAnswers, showVerdict } from "./course_about.js";
 import { Ladder } from "./course_ladder.js";
-import { momentsOf } from "./course_moments.js";
+import { momentsOf, wireName } from "./course_moments.js";
 import { Player } from "./course_player.js";
 import { Stage } from "./course_stage.js";
 import { MomentTable } from "./course_table.js";
@@ -76,6 +76,7 @@ function show(told) {
   player.show(course, mayHear && course.recordings !== null);
   showAnswers(course, moments, go);
   byId("wire").hidden = !course.ladder.length;
+  byId("wire-title").textContent = wireName(course.ladder);
   if (course.ladder.length) ladder.show(course);
   byId("moments").hidden = !moments.length;
   if (moments.length) table.show(course, moments);

@@ -14,7 +14,7 @@ function rowsOf(course) {
   const ended = call.ended_at ?? (course.isLive ? Date.now() / 1000 : undefined);
   const refused = call.refused;
   return [
-    ["From", [call.name, call.caller || "(nobody)"].filter(Boolean).join(" · ")],
+    ["From", [call.caller || "(nobody)", call.name].filter(Boolean).join(" · ")],
     ["To", call.called],
     ["When", began && began.toLocaleString()],
     ["How long", call.started_at && ended ? lasted(ended - call.started_at) : ""],
@@ -34,8 +34,9 @@ function rowsOf(course) {
 export function showAbout(course) {
   const { call } = course;
   byId("about").hidden = false;
-  byId("about-title").replaceChildren("Call from ", foreign(call.name || call.caller || call.source || "nobody", 80));
-  document.title = `Call from ${String(call.name || call.caller || "nobody").slice(0, 60)} – voicegate`;
+  const who = call.transport === "webrtc" ? "a browser" : String(call.name || call.caller || call.source || "nobody");
+  byId("about-title").replaceChildren("Call from ", foreign(who, 80));
+  document.title = `Call from ${who.slice(0, 60)} – voicegate`;
   const failed = String(call.how ?? "").startsWith("failed") || call.state === "refused";
   byId("state").className = `chip ${course.isLive ? "live" : ""} ${failed ? "failed" : ""}`;
   byId("state").textContent = course.isLive ? (call.state ?? "live") : failed && call.state !== "refused" ? "failed" : ENDS[call.state] ?? "ended";

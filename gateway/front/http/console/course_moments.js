@@ -141,13 +141,14 @@ function refusedGrant({ at, kind, data }) {
   return [{ at, until: at, lane: "consent", group: "trust", what, text: data.grant_refused, tone: "warn" }];
 }
 
+export const wireName = (messages) => (messages.every((one) => one.protocol === "http") ? "HTTP" : "SIP");
 const failedAnswer = (first) => /^SIP\/2\.0 ([4-6]\d\d)/.exec(first)?.[1];
 
 function wire(message) {
   const status = failedAnswer(message.first);
   const outward = message.from === "us";
   return {
-    at: message.at, until: message.at, lane: "sip", group: "wire", row: outward ? 1 : 0, message,
+    at: message.at, until: message.at, lane: "sip", group: "wire", row: outward ? 1 : 0, name: wireName([message]),
     tone: status && !["401", "407", "487"].includes(status) ? "bad" : "",
     what: `${message.from} → ${message.to}`, text: message.first,
   };
@@ -157,6 +158,29 @@ const LEVELS = { warning: "warn", warn: "warn", error: "bad", critical: "bad" };
 
 function logged(line) {
   return { at: line.at, until: line.at, lane: "log", group: "log", line, tone: LEVELS[line.level] ?? "", what: `${line.level} of ${line.process}`, text: [line.event, facts(line.fields)].filter(Boolean).join(": ") };
+}
+
+const WRONG_STEPS = { underrun: "Our voice was not ready in time", not_marked: "Silence went out for what was not marked", muted: "Our voice is muted" };
+const APART_S = 1; // what is so near is one moment
+const MOST_RUNS = 300;
+
+// steps of the sound track in which something was wrong, those near each other together
+function runs({ parts, step_s: step, flag_names: names }) {
+  const found = [];
+  for (const [name, what] of Object.entries(WRONG_STEPS)) {
+    let run = null;
+    for (const part of parts) {
+      for (let n = 0; n < part.flags.length && found.length < MOST_RUNS; n += 1) {
+        if (!(part.flags[n] & names[name])) continue;
+        const at = part.began_at + n * step;
+        if (!run || at - run.until > APART_S) found.push(run = { at, steps: 0, lane: "steps", group: "sound", tone: "warn", what });
+        run.until = at + step;
+        run.steps += 1;
+      }
+    }
+  }
+  for (const run of found) run.text = run.steps > 1 ? `in ${run.steps} steps of ${step} s` : `in one step of ${step} s`;
+  return found;
 }
 
 // what the sound track tells beside levels: verdicts on the mark, grants, ducks
@@ -184,7 +208,7 @@ export function momentsOf({ call, ladder, log, causes, sound }) {
     else found.push({ at: event.at, until: event.at, ...(Object.hasOwn(KINDS, event.kind) ? KINDS[event.kind](event.data) : unknown(event)), data: event.data, kind: event.kind });
     found.push(...refusedGrant(event));
   }
-  found.push(...ladder.map(wire), ...log.map(logged), ...tracked(sound, events));
+  found.push(...ladder.map(wire), ...log.map(logged), ...tracked(sound, events), ...runs(sound));
   for (const cause of causes) {
     found.push({ at: cause.since, until: cause.since, lane: "", group: "bad", tone: "bad", what: "Wrong", text: `${cause.what} (${cause.event}: ${cause.number})` });
   }

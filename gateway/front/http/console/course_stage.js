@@ -75,7 +75,7 @@ export class Stage {
     this.element.setAttribute("aria-valuenow", (cursor - course.zero).toFixed(2));
     if (!isNew(byId("now"), [cursor, said, here.map(({ at, what, text, more }) => [at, what, text, more])])) return;
     const list = made("ul", "", ...here.map((one) => {
-      const item = made("li", one.tone, made("b", "", one.group === "wire" ? "SIP" : one.what), " ", foreign(one.text, 240), one.more ? made("small", "", one.more) : "");
+      const item = made("li", one.tone, made("b", "", one.name ?? one.what), " ", foreign(one.text, 240), one.more ? made("small", "", one.more) : "");
       const open = made("button", "quiet", "Log");
       open.type = "button";
       open.setAttribute("aria-label", `Log lines near ${when}`);
