@@ -111,9 +111,20 @@ def test_how_calls_sounded_is_shown_by_way_and_what_was_not_measured_is_not() ->
     assert seen["voicegate_call_round_trip_seconds_sum", ()] == 0.12
 
 
+class Rated:
+    """Whose sound is kept with the call."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def rated(self, rated: CallRated) -> None:
+        self.calls.append(rated.call_id)
+
+
 async def test_a_move_is_counted_by_its_way_and_is_an_alarm_when_nobody_described_it() -> None:
-    metrics = Metrics()
-    reports = {handled.kind: handled.handler for handled in HallReports(metrics, Headroom({})).for_halls}
+    metrics, kept = Metrics(), Rated()
+    of_halls = HallReports(metrics, Headroom({}), kept).for_halls  # type: ignore[arg-type]
+    reports = {handled.kind: handled.handler for handled in of_halls}
     for way in ("followed", "described", "stream", "stream"):
         await reports[RtpMoved](None, RtpMoved("c1", "a:1", "b:2", way))  # type: ignore[arg-type]
     await reports[CallRated](None, CallRated("c1", None, WayRated(4.0, 0.0, None), None))  # type: ignore[arg-type]
@@ -122,6 +133,7 @@ async def test_a_move_is_counted_by_its_way_and_is_an_alarm_when_nobody_describe
     assert seen["voicegate_rtp_moves_total", (("way", "followed"),)] == 1
     assert seen["voicegate_alarms_total", (("kind", "rtp moved"),)] == 1
     assert seen["voicegate_call_mos_sum", (("way", "to"),)] == 4.0
+    assert kept.calls == ["c1"]
 
 
 def test_failures_of_background_tasks_are_shown_by_process_and_task() -> None:
