@@ -33,8 +33,7 @@ from tests.needs import HANGS_S, need_program
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-DARK = {"color_scheme": "dark"}
-PHONE = {"viewport": {"width": 360, "height": 740}}
+VIEWS = {"light": {}, "dark phone": {"color_scheme": "dark", "viewport": {"width": 360, "height": 740}}}
 MARKUP = (
     "<img src=x onerror='window.hurt=1'></td></script><script>window.hurt=1</script>"
     "<svg onload=window.hurt=1>\u202e\u2066javascript:window.hurt=1 "
@@ -143,7 +142,11 @@ async def test_the_cursor_goes_by_keys_clicks_and_wheel(page: Page, fed: Fed) ->
 
     await page.get_by_role("button", name="0:11.18").first.click()
     await expect(stage).to_have_attribute("aria-valuetext", re.compile("opening hours"))
-    span = "() => { const { from, to } = document.getElementById('stage').dataset; return to - from; }"
+    span = """async () => {
+      for (let n = 0; n < 2; n += 1) await new Promise(requestAnimationFrame);
+      const { from, to } = document.getElementById('stage').dataset;
+      return to - from;
+    }"""
     whole = await page.evaluate(span)
     await page.keyboard.press("0")
     await stage.press("+")
@@ -153,7 +156,7 @@ async def test_the_cursor_goes_by_keys_clicks_and_wheel(page: Page, fed: Fed) ->
     await page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 60)
     zoomed = await page.evaluate(span)
     await page.mouse.wheel(0, -200)
-    await until(page, f"(before) => ({span})() < before", zoomed)
+    await until(page, f"async (before) => await ({span})() < before", zoomed)
     await stage.press("0")
     await page.mouse.click(box["x"] + 116 + (box["width"] - 120) / 2, box["y"] + 60)
     now = await stage.get_attribute("aria-valuenow")
@@ -394,9 +397,9 @@ async def test_a_recording_plays_with_the_cursor(page: Page, fed: Fed) -> None:
     await expect(stage).to_have_attribute("aria-valuenow", "6.30")
 
 
-@pytest.mark.parametrize("view", ["light", "dark", "phone"])
+@pytest.mark.parametrize("view", VIEWS)
 async def test_axe_finds_nothing(browser: Browser, fed: Fed, view: str) -> None:
-    page = await browser.new_page(**{"light": {}, "dark": DARK, "phone": PHONE}[view])  # type: ignore[arg-type]
+    page = await browser.new_page(**VIEWS[view])  # type: ignore[arg-type]
     await open_call(page, fed, mark_alarm())
     await page.get_by_role("button", name="Log").last.click()
     found = (await Axe().run(page)).response["violations"]
