@@ -31,6 +31,10 @@ COMMANDS: Final = {
         "gateway.cli.operator.engine_command:engine",
         "Watch the engine; run, measure or compare Chroma.",
     ),
+    "house": (
+        "gateway.cli.operator.house_command:house",
+        "Show how a gateway that runs is: processes, places, refused calls.",
+    ),
     "ledger": ("consent.commands.cli:ledger", "Verify and read the consent ledger."),
     "models": (
         "gateway.cli.operator.models_command:models",
@@ -73,7 +77,7 @@ COMMANDS: Final = {
 """Name: (where it is, what it does). The text stands here so that --help imports nothing."""
 
 
-ELSEWHERE: Final = ("calls", "reload", "token", "trunk")
+ELSEWHERE: Final = ("calls", "house", "reload", "token", "trunk")
 """Commands that can ask a gateway on another machine (--url)."""
 
 MACHINES_WORD: Final = {
@@ -155,7 +159,7 @@ def sealed_calls(sql_url: str) -> AbstractContextManager[Any]:
 @click.version_option(__version__, prog_name="voicegate")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.option(
-    "--url", help="A gateway elsewhere, https://gate.example:8443: for calls, reload, token, trunk."
+    "--url", help="A gateway elsewhere, https://gate.example:8443: for calls, house, reload, token, trunk."
 )
 @click.option("--token-from", metavar="FILE", help="File with the token for it in its first line.")
 @click.option("--trust", metavar="FILE", help="PEM file with its certificate's authority, or that itself.")

@@ -7,6 +7,7 @@ New files take effect at the next handshake; open connections keep what they hav
 from __future__ import annotations
 
 import contextlib
+import datetime
 import hashlib
 import os
 import ssl
@@ -14,6 +15,8 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, Literal, NoReturn
+
+from cryptography import x509
 
 from gateway.errors import SettingsError
 
@@ -43,6 +46,10 @@ class Certificate:
         """SHA-256 of the gateway's own certificate, as browsers show it."""
         der = ssl.PEM_cert_to_DER_cert(_first(self._chain))
         return hashlib.sha256(der).digest().hex(":").upper()
+
+    def ends(self) -> datetime.datetime:
+        """When the gateway's own certificate is over. Raises `ValueError` where it does not say."""
+        return x509.load_pem_x509_certificate(_first(self._chain).encode()).not_valid_after_utc
 
     def serving(
         self, *, clients: Clients = "off", authorities: Path | None = None, trunks: str = ""

@@ -65,6 +65,11 @@ class Runtime:
         """The embedded Redis."""
         return self.path / "redis.sock"
 
+    @property
+    def lives(self) -> Path:
+        """Says how the house's processes fare (`gateway.ipc.process_lives`)."""
+        return self.path / "lives.json"
+
     def failure(self, name: str) -> Path:
         """Where the process of that name says why it failed."""
         return self.path / f"{name}.failed"

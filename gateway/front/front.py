@@ -38,6 +38,7 @@ from gateway.front.calls.closing import Closing
 from gateway.front.calls.connected_lines import ConnectedLines
 from gateway.front.calls.edge_router import EdgeRouter
 from gateway.front.calls.hall_reports import HallReports
+from gateway.front.calls.house_report import HouseReport, HouseShown
 from gateway.front.calls.kept_recordings import KeptRecordings
 from gateway.front.calls.refusals import Refusals
 from gateway.front.calls.refused_list import ListedRefusals, RefusalList
@@ -64,6 +65,7 @@ from gateway.front.house.signing_certificates import signed_calls
 from gateway.front.http.event_feed import EventFeed
 from gateway.front.http.sip_socket import Receive, Send
 from gateway.front.http.speech_statement import SpeechStatements
+from gateway.ipc.binding import Binding
 from gateway.ipc.call_facts import CallFacts
 from gateway.ipc.ending import CallEnding, End
 from gateway.ipc.front_messages import (
@@ -76,6 +78,7 @@ from gateway.ipc.front_messages import (
     Reloaded,
     ReloadHouse,
     Telephones,
+    TelephoneState,
 )
 from gateway.ipc.hall_messages import CallClosed, Drain, Health, SteerCall, Steering
 from gateway.ipc.line_messages import AskFailures, CallLeft, IceReply
@@ -137,6 +140,7 @@ class Front:
     _hep: HepSender | None = field(init=False)
     ladder: CallLadder = field(init=False)
     _call_log: CallLog = field(init=False)
+    _report: HouseReport = field(init=False)
     _tasks: Tasks = field(default_factory=Tasks)
 
     def __post_init__(self) -> None:
@@ -216,6 +220,10 @@ class Front:
             self.registry.ready,
             self.sessions.asked_ready,
         )
+        self._report = HouseReport(
+            conf, self.runtime, lambda: self.routing.dialplan.version, self.edge, self.web, self._headroom,
+            self.certificate, self._receivers, self.metrics, RefusedCalls(self.registry),
+        )  # fmt: skip
         self.reload = Reload(
             conf,
             self.routing,
@@ -452,6 +460,18 @@ class Front:
             registered=registered,
             unreachable=unreachable,
         )
+
+    async def house(self) -> HouseShown:
+        """How the whole house is, for the console."""
+        return await self._report.shown(await self.ready())
+
+    def telephones(self) -> list[tuple[Binding, TelephoneState | None]]:
+        """The telephones that are registered, and what is known of each that answers or does not."""
+        registrar = self.edge.registrar
+        if registrar is None:
+            return []
+        states = {(one.user, one.key): one for one in registrar.telephones()}
+        return [(one, states.get((one.user, one.key))) for one in registrar.known()]
 
     async def sip_socket(self, transport: str, host: str, port: int, receive: Receive, send: Send) -> None:
         """A browser that speaks SIP, as long as its connection lasts."""

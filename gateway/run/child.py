@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from gateway.config import failure
+from gateway.ipc.process_lives import ProcessLife
 from gateway.run.nursery import ForkedProcess
 
 log = structlog.get_logger("supervisor")
@@ -39,6 +40,8 @@ class Child:
     """`time.monotonic()`."""
     deaths: int = 0
     """Deaths in a row, each before `STEADY_S` were over."""
+    births: int = 0
+    """How often it was started."""
     error: str = ""
     """Why it died last."""
     hopeless: bool = False
@@ -54,6 +57,7 @@ class Child:
     def born(self, pid: int) -> None:
         """Notes that the process was started."""
         self.pid, self.started_at = pid, time.monotonic()
+        self.births += 1
         self._log_size = self.log.stat().st_size if self.log is not None and self.log.exists() else 0
 
     def died(self, status: int) -> float:
@@ -72,6 +76,10 @@ class Child:
         )  # fmt: skip
         self.pid = 0
         return pause_s
+
+    def life(self) -> ProcessLife:
+        """What others may know of it."""
+        return ProcessLife(self.pid, max(0, self.births - 1), self.hopeless, self.error)
 
     def _reason(self, status: int) -> str:
         if self.log is not None and status > 0 and not self.failure.exists():

@@ -34,6 +34,7 @@ from gateway.ipc.envelope import A, Ask
 from gateway.ipc.front_messages import AskState, HouseState, ReloadHouse
 from gateway.ipc.hall_messages import Drain
 from gateway.ipc.hello import Hello
+from gateway.ipc.process_lives import note_lives
 from gateway.run import preflight, priority, sip_lines
 from gateway.run.child import Child
 from gateway.run.child_environment import LEAN, environment
@@ -118,7 +119,9 @@ class Supervisor:
                 failure.tell(kept.failure, error)
                 status = 1
             if not self.stopping.is_set():
-                await asyncio.sleep(kept.died(status))
+                pause_s = kept.died(status)
+                self._note_lives()
+                await asyncio.sleep(pause_s)
         await asyncio.Event().wait()  # `stop` ends this task
 
     async def _live(self, kept: Child, place: str, argv: tuple[str, ...]) -> int:
@@ -159,6 +162,14 @@ class Supervisor:
             path.with_suffix(".new").replace(path)
         except OSError as error:  # a full disk: no process is missed for that
             log.error("pids.not_written", error=str(error))
+        self._note_lives()
+
+    def _note_lives(self) -> None:
+        """Writes how they fare, for the front."""
+        try:
+            note_lives(self.runtime.lives, {name: kept.life() for name, kept in self.children.items()})
+        except OSError as error:
+            log.error("lives.not_written", error=str(error))
 
     # ── the whole ────────────────────────────────────────────────────────────────────────────────────
 
@@ -317,8 +328,8 @@ class Supervisor:
             await self._end(name)
         await self._tasks.stop()
         await self._nursery.close()
-        for name in ("pids.json", "token"):
-            (self.runtime.path / name).unlink(missing_ok=True)
+        for path in (self.runtime.path / "pids.json", self.runtime.lives, self.runtime.path / "token"):
+            path.unlink(missing_ok=True)
 
     async def _end(self, name: str) -> None:
         kept = self.children.get(name)

@@ -89,6 +89,17 @@ class RefusedCall:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
+@dataclass(frozen=True, slots=True)
+class RefusedFor:
+    """Calls that were refused for the same reason."""
+
+    status: int
+    reason: str
+    count: int
+    last_at: float
+    """when the newest of them came; seconds since the epoch"""
+
+
 class RefusedCalls:
     """The table of one registry's database. `open` makes it; without it there is nothing to list."""
 
@@ -166,6 +177,25 @@ class RefusedCalls:
         """The newest call with that id, ours or the caller's own Call-ID. Raises `RegistryError`."""
         found = self.listed(named(call_id), count=1)
         return found[0] if found else None
+
+    def reasons(self, since: float, most: int) -> list[RefusedFor]:
+        """Why calls were refused of late, the most frequent reason first, `most` of them.
+
+        Rows that were alike are counted with the newest of them. Raises `RegistryError`.
+        """
+        count, last_at = func.sum(REFUSED.c.count).label("count"), func.max(REFUSED.c.started_at)
+        found = (
+            select(REFUSED.c.status, REFUSED.c.reason, count, last_at.label("last_at"))
+            .where(REFUSED.c.started_at > since)
+            .group_by(REFUSED.c.status, REFUSED.c.reason)
+            .order_by(count.desc(), last_at.desc())
+            .limit(most)
+        )
+        try:
+            with self._registry.engine.connect() as connection:
+                return [RefusedFor(**row._mapping) for row in connection.execute(found)]
+        except SQLAlchemyError as error:
+            raise RegistryError(f"the refused calls cannot be read: {first_line(error)}") from None
 
 
 def named(call_id: str) -> ColumnElement[bool]:

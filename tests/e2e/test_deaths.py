@@ -64,6 +64,9 @@ def test_a_line_dies_its_caller_gets_a_bye_and_others_talk_on(own_house: Start, 
     assert "they hung up" in report.ended, report.ended
     assert time.monotonic() - began < 5, "the BYE comes at once"
     house.wait_for("a new line", house.ready, 10)
+    (life,) = (one for one in house.get("/api/house")["processes"] if one["name"] == its["process"])
+    assert (life["state"], life["restarts"]) == ("up", 1), "the console's page says what happened"
+    assert "SIGKILL" in life["error"]
     assert place_call(house.uri, duration_s=1, codec="pcmu").answered
     assert "we hung up" in spared.ended().ended
 

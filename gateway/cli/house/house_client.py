@@ -151,6 +151,10 @@ class HouseClient:
         """Hangs it up."""
         self._ask("DELETE", f"/api/calls/{quote(call_id, safe='')}")
 
+    def house(self) -> dict[str, Any]:
+        """How the whole house is."""
+        return dict(self._ask("GET", "/api/house"))
+
     def check_plans(self) -> str:
         """The version of the dialplans that would load."""
         return str(self._ask("POST", "/api/dialplans/check", timeout_s=RELOAD_S)["version"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -12,12 +11,12 @@ import click
 from consent.grants.scope import STOCK
 from gateway.cli.house.consented_languages import unconsented
 from gateway.cli.house.office_command import known_names
-from gateway.config.emergency import is_emergency
 from gateway.config.house_languages import why_no_languages, why_unwritten
 from gateway.config.paths import dialplan_dir
 from gateway.config.settings import Settings, load
 from gateway.dialplan import Converse, Dialplan, Disclose, Route, VoiceOwner
 from gateway.dialplan.house_plan import read_house_plan
+from gateway.dialplan.route_trial import try_route
 from gateway.dialplan.routes import persons_voice
 from gateway.errors import DialplanError
 from gateway.run.trial_mark import check_marks
@@ -81,25 +80,21 @@ def route_of(
     called: str, caller: str, source: str, headers: tuple[str, ...], at: str | None, folder: Path | None
 ) -> None:
     """Say which route a call to CALLED (sip:…, a user or a number) takes, and why."""
-    try:
-        when = datetime.fromisoformat(at) if at else None
-    except ValueError:
-        what = f'{at!r} is not a time; write "2026-03-02 18:30"'
-        raise click.BadParameter(what, param_hint="--at") from None
     settings = load()
     plan = Dialplan.load(
         folder or dialplan_dir(settings),
         words_leave=settings.words_leave,
         emergency=settings.emergency_numbers,
     )
-    told = {name.strip().lower(): value.strip() for name, _, value in (one.partition("=") for one in headers)}
-    route, lines = plan.explain(called=called, caller=caller, source=source, at=when, headers=told)
-    for line in lines:
+    try:
+        tried = try_route(plan, called=called, caller=caller, source=source, at=at or "", headers=headers)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--at") from None
+    for line in tried.passed:
         click.echo(f"  not {line}")
-    if route is None and is_emergency(called, plan.emergency):
-        raise DialplanError(f"{called} is an emergency number: the caller hears 380 (Alternative Service)")
+    route = tried.route
     if route is None:
-        raise DialplanError(f"no route takes a call to {called}: the caller hears 404 (Not Found)")
+        raise DialplanError(tried.why)
     click.echo(f"{route.name}  ({_where(route)}; {_takes(route)})")
     click.echo(f"  voice {route.voice}, language {route.language}, purpose {route.purpose}")
     for number, verb in enumerate(route.do, start=1):

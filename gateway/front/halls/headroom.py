@@ -132,6 +132,20 @@ class HallTime:
         return f"{held} calls, of {self.ceiling:.0f} for now" if held >= self.ceiling else ""
 
 
+@dataclass(frozen=True, slots=True)
+class HallRoom:
+    """What a hall has of its time, as it told last."""
+
+    name: str
+    calls: int
+    at_most: int | None
+    """the ceiling; None: there is none"""
+    full: bool
+    strain: dict[str, float]
+    """each measure as a part of its bound; from 1 on there is no time left"""
+    told_ago_s: float
+
+
 class Headroom:
     """The time of all halls."""
 
@@ -167,6 +181,17 @@ class Headroom:
                 log.warning("admission.full", hall=hall, calls=held, why=why)
             self._full_at[hall] = now
         return why
+
+    def rooms(self) -> tuple[HallRoom, ...]:
+        """How each hall is that has told; asking changes nothing."""
+        now = asyncio.get_running_loop().time()
+        return tuple(
+            HallRoom(
+                name, known.load.calls, None if math.isinf(known.ceiling) else int(known.ceiling),
+                known.full or known.load.calls >= known.ceiling, dict(known.strain), now - known.told_at,
+            )
+            for name, known in sorted(self._halls.items())
+        )  # fmt: skip
 
     def with_time(self, held: Mapping[str, int]) -> dict[str, int]:
         """Of halls with so many calls each, those that have time for one more."""

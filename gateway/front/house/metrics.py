@@ -201,6 +201,12 @@ class Metrics:
     def alarm(self, kind: str) -> None:
         self._alarms.labels(kind).inc()
 
+    def alarms(self) -> dict[str, int]:
+        """How often somebody had to look at something since this front began, by kind; of what happened."""
+        samples = (sample for family in self._alarms.collect() for sample in family.samples)
+        totals = {one.labels["kind"]: int(one.value) for one in samples if one.name.endswith("_total")}
+        return {kind: count for kind, count in totals.items() if count}
+
     def hall(self, name: str, health: HallHealth) -> None:
         """How a hall is."""
         self._halls[name] = health

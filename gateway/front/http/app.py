@@ -1,8 +1,8 @@
 """The gateway's HTTP side: the console page, and the API that `operations` lists.
 
 What a request must show to get here is `boundary`'s matter, what its asker may do `rights`'. Beside the API
-there are the page (`GET /`), its files (`/console`), `/login` and `/logout`, SIP over WebSocket (`/sip`, RFC
-7118; telephones' passwords hold there), and doors of their own (`engine_door`).
+there are the pages (`GET /`, `/house`), their files (`/console`), `/login` and `/logout`, SIP over WebSocket
+(`/sip`, RFC 7118; telephones' passwords hold there), and doors of their own (`engine_door`).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from gateway.front.http.boundary import SIP_PATH, Boundary, source_of
 from gateway.front.http.call_desk import CALL_ID, CallDesk, CallHouse
 from gateway.front.http.credentials import Gatekeeper
 from gateway.front.http.embedding import Embedding
+from gateway.front.http.house_desk import HouseDesk, ShownHouse
 from gateway.front.http.login import PAGE, LoginDoor
 from gateway.front.http.openapi import description
 from gateway.front.http.operations import doors, routes
@@ -51,7 +52,7 @@ METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 log = structlog.get_logger("http")
 
 
-class Gateway(SipHouse, CallPlace, CallHouse, PlanHouse, TrunkHouse, Protocol):
+class Gateway(SipHouse, CallPlace, CallHouse, PlanHouse, ShownHouse, TrunkHouse, Protocol):
     """What the app needs of the gateway; the front implements it."""
 
     async def statement(self, call_id: str) -> dict[str, Any] | None:
@@ -84,7 +85,7 @@ def build_app(
     embedding = Embedding(settings)
     users, recordings = UserDesk(SipUsers(settings.data_dir)), RecordingDesk(recordings_dir(settings))
     calls, made, plans = CallDesk(house, recordings), TokenDesk(tokens), PlanDesk(house)
-    trunks = TrunkService(house)
+    trunks, shown = TrunkService(house), HouseDesk(house)
     whip = WhipDoor(house, credentials, IceServers(settings), embedding, on_wire)
     machines = MachineDoor(house, credentials)
     handlers = {
@@ -99,7 +100,8 @@ def build_app(
         "list_trunks": trunks.listed, "put_trunk": trunks.put,
         "list_tokens": made.listed, "make_token": made.made, "revoke_token": made.revoked,
         "list_routes": plans.listed, "check_plans": plans.tried, "reload": plans.reload,
-        "list_voices": plans.voices,
+        "list_voices": plans.voices, "try_route": plans.route,
+        "show_house": shown.shown, "list_telephones": shown.telephones,
         "synthetic": machines.statement, "metrics": machines.metrics, "alive": machines.healthz,
         "ready": machines.readyz,
     }  # fmt: skip
@@ -108,6 +110,7 @@ def build_app(
         Route("/", login.page),
         Route("/calls", login.calls_page),
         Route("/calls/{call_id}", login.call_page),
+        Route("/house", login.house),
         Route("/login", login.login, methods=["GET", "POST"]),
         Route("/logout", login.logout, methods=["POST"]),
         *routes(handlers, counted),

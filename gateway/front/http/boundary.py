@@ -50,7 +50,9 @@ OPEN_PATHS: Final = frozenset(
 """Need no token; engines show their own."""
 OPEN_FOLDER: Final = "/synthetic/"
 """What a call says of itself is for whoever has its id."""
-PAGES: Final = re.compile(r"/|/calls(/[A-Za-z0-9._~-]{1,64})?(\?[A-Za-z0-9._~%=&+*:-]{0,2000})?", re.ASCII)
+PAGES: Final = re.compile(
+    r"/|/house|/calls(/[A-Za-z0-9._~-]{1,64})?(\?[A-Za-z0-9._~%=&+*:-]{0,2000})?", re.ASCII
+)
 """Pages for people: who may not see one is led to the login, and back."""
 SIP_PATH: Final = "/sip"
 """The one WebSocket; telephones' passwords hold there."""

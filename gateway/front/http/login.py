@@ -45,6 +45,10 @@ class LoginDoor:
             _set(request, response, PAGE_COOKIE, self._credentials.page_cookie(), PAGE_S)
         return response
 
+    async def house(self, _: Request) -> Response:
+        """How the house is, and its plans."""
+        return FileResponse(PAGE / "house.html")
+
     async def login(self, request: Request) -> Response:
         """The form, and what it sends."""
         if request.method == "GET":

@@ -176,6 +176,10 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         name="remove_user", method="DELETE", path="/api/users/{name}", needs="users.write", status=204,
         does="Removes a user.", refuses=(404,),
     ),
+    Operation(
+        name="list_telephones", method="GET", path="/api/telephones", needs="users.write",
+        does="Lists the telephones that are registered, and whether they answer.", gives=shapes.TelephoneList,
+    ),
     # ── trunks ──
     Operation(
         name="list_trunks", method="GET", path="/api/trunks", needs="calls.read", gives=shapes.TrunkList,
@@ -214,8 +218,17 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     ),
     # ── what the house does ──
     Operation(
+        name="show_house", method="GET", path="/api/house", needs="calls.read", gives=shapes.HouseTold,
+        does="Tells how the whole house is: parts, processes, places, refused calls, who is told events.",
+    ),
+    Operation(
         name="list_routes", method="GET", path="/api/dialplans", needs="calls.read", gives=shapes.PlanShown,
         does="Tells the version of the dialplans in force, and lists their routes, without their texts.",
+    ),
+    Operation(
+        name="try_route", method="GET", path="/api/dialplans/route", needs="calls.read",
+        does="Tells which route a call would take, and why not those before it; places none.",
+        asks=shapes.RouteAsked, gives=shapes.RouteTold, refuses=(400,),
     ),
     Operation(
         name="check_plans", method="POST", path="/api/dialplans/check", needs="plans.reload",

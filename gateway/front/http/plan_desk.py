@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from consent.errors import ConsentError
-from gateway.dialplan import Dialplan
+from gateway.dialplan import Dialplan, Route
+from gateway.dialplan.route_trial import try_route
+from gateway.dialplan.target_address import TrunkTarget, target_address
 from gateway.errors import DialplanError
+from gateway.front.admission.rights import Principal
+from gateway.front.http.api_shapes import RouteAsked
+from gateway.front.http.operations import wrong
 from gateway.front.http.problems import refusal
 from gateway.ipc.front_messages import Reloaded
 
@@ -36,28 +42,70 @@ class PlanHouse(Protocol):
         """The names of the voices that may be used; blocks. Raises `ConsentError`."""
 
 
+def route_shown(route: Route) -> dict[str, Any]:
+    """A route as the API has it: which calls it takes and what they go through, without its texts."""
+    return {
+        "name": route.name,
+        "file": Path(route.file).name,
+        "line": route.line,
+        "called": list(route.called),
+        "caller": list(route.caller),
+        "source": list(route.source),
+        "headers": {name: list(patterns) for name, patterns in route.headers.items()},
+        "hours": [str(hours) for hours in route.hours],
+        "emergency": route.emergency,
+        "zone": route.zone,
+        "voice": route.voice,
+        "language": route.language,
+        "verbs": [verb.verb for verb in route.do],
+    }
+
+
+def _target(name: str, address: str, asker: Principal) -> dict[str, Any]:
+    """Somebody's number is for whoever may change plans."""
+    where = target_address(address)
+    by = "caller" if where is None else "trunk" if isinstance(where, TrunkTarget) else "telephone"
+    return {"name": name, "by": by, "address": address if asker.may("plans.reload") else None}
+
+
 class PlanDesk:
     """The handlers."""
 
     def __init__(self, house: PlanHouse) -> None:
         self._house = house
 
-    async def listed(self, _: Request) -> Response:
+    async def listed(self, request: Request) -> Response:
         """The routes in force."""
-        plan = self._house.plan()
-        routes = [
+        plan, asker = self._house.plan(), request.state.asker
+        routes = [route_shown(route) for route in plan.routes]
+        targets = [_target(name, address, asker) for name, address in plan.targets.items()]
+        folder = str(plan.folder) if asker.may("plans.reload") else None
+        return JSONResponse({"version": plan.version, "folder": folder, "routes": routes, "targets": targets})
+
+    async def route(self, request: Request) -> Response:
+        """Which route a call would take, and why not those before it."""
+        named = dict(request.query_params) | {"header": request.query_params.getlist("header")}
+        try:
+            asked = RouteAsked.model_validate(named)
+            tried = try_route(
+                self._house.plan(), called=asked.called, caller=asked.caller, source=asked.source,
+                at=asked.at, headers=asked.header,
+            )  # fmt: skip
+        except ValidationError as error:
+            return refusal(400, wrong(error.errors(include_input=False, include_url=False)))
+        except ValueError as error:
+            return refusal(400, str(error))
+        passed = [(name, why) for name, _, why in (line.partition(": ") for line in tried.passed)]
+        return JSONResponse(
             {
-                "name": route.name,
-                "file": Path(route.file).name,
-                "line": route.line,
-                "called": list(route.called),
-                "voice": route.voice,
-                "language": route.language,
-                "verbs": [verb.verb for verb in route.do],
+                "at": tried.at.isoformat(timespec="seconds"),
+                "route": None if tried.route is None else route_shown(tried.route),
+                "passed": [{"name": name, "why": why} for name, why in passed],
+                "status": tried.status,
+                "why": tried.why,
+                "plan": self._house.plan().version,
             }
-            for route in plan.routes
-        ]
-        return JSONResponse({"version": plan.version, "routes": routes})
+        )
 
     async def tried(self, _: Request) -> Response:
         """Whether a reload would take what lies there."""

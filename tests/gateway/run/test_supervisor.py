@@ -16,6 +16,7 @@ from gateway.config import remedy
 from gateway.config.runtime import Runtime
 from gateway.config.settings import Settings
 from gateway.errors import StartError
+from gateway.ipc.process_lives import noted_lives
 from gateway.run import nursery, sip_lines, supervisor, zygote
 from gateway.run.supervisor import Supervisor
 from model import tasks
@@ -154,6 +155,18 @@ async def test_who_is_ended_is_not_started_again(house: Supervisor, module: Modu
     await house.stop()
     assert not [pid for pid in pids.values() if os.path.exists(f"/proc/{pid}")]  # noqa: ASYNC240 - not a disk
     assert not house.runtime.path.joinpath("pids.json").exists()
+
+
+async def test_how_processes_fare_is_noted_for_the_front(house: Supervisor, module: Module) -> None:
+    house.keep("web0", module("def main(): raise SystemExit('no port is free')"))
+    await house.children["web0"].given_up.wait()
+    while not noted_lives(house.runtime.lives)["web0"].hopeless:  # noqa: ASYNC110 - it is written after that
+        await asyncio.sleep(0.01)
+    life = noted_lives(house.runtime.lives)["web0"]
+    assert life.error == "no port is free"
+    assert life.restarts >= 1
+    await house.stop()
+    assert not house.runtime.lives.exists()
 
 
 def pids_of(house: Supervisor) -> dict[str, Any]:

@@ -117,3 +117,22 @@ def test_a_registry_of_an_older_version_has_none(registry: Registry) -> None:
 def test_a_database_that_is_away_is_named(registry: Registry) -> None:
     with pytest.raises(RegistryError, match="were not noted"):
         RefusedCalls(registry).note([call()])
+
+
+def test_why_calls_were_refused_of_late_the_most_frequent_first(refused: RefusedCalls) -> None:
+    refused.note([call(), call(), call(source="192.0.2.8", started_at=NOW + 5)])
+    refused.note([call(status=503, reason="busy", started_at=NOW - 100), call(reason="'; --")])
+    refused.note([call(status=486, reason="old", started_at=NOW - 5000)])
+    found = [(one.status, one.reason, one.count, one.last_at) for one in refused.reasons(NOW - 3600, 10)]
+    assert found == [(404, "no route", 3, NOW + 5), (404, "'; --", 1, NOW), (503, "busy", 1, NOW - 100)]
+    assert len(refused.reasons(NOW - 3600, 1)) == 1
+
+
+def test_reasons_of_a_database_that_is_away_are_an_error_of_ours(tmp_path: Path) -> None:
+    registry = Registry.open(f"sqlite:///{tmp_path / 'calls.db'}")
+    try:
+        REFUSED.drop(registry.engine)
+        with pytest.raises(RegistryError, match="the refused calls cannot be read"):
+            RefusedCalls(registry).reasons(NOW, 1)
+    finally:
+        registry.close()

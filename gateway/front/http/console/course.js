@@ -100,7 +100,7 @@ async function ask() {
       feed(true, course.isLive ? "Live" : "Over");
       goOn(course);
     } else if (answer.status === 404) {
-      problem(`No call ${callId.slice(0, 64)} is known here. It may never have come, or its row is gone. All calls has the latest.`);
+      problem(`No call ${callId.slice(0, 64)} is known here. It may never have come, or its row is gone. The page Calls has the latest.`);
       feed(false, "Not found");
     } else if (answer.status === 403) {
       problem(`You may not read calls: ${told.detail}. Log in with a token that may.`);

@@ -219,3 +219,18 @@ async def test_a_neighbour_that_goes_gives_its_calls_back(headroom: Headroom) ->
     machine.able = 60
     course = await days_work(machine, SLOWLY_S + 200.0, every_s=0.3)
     assert max(calls for calls, _ in course[-100:]) > 45
+
+
+async def test_what_a_hall_has_left_is_told_and_asking_changes_nothing(headroom: Headroom) -> None:
+    assert headroom.rooms() == ()
+    headroom.told("hall0", loaded(3, 0.9))
+    assert headroom.why_full("hall0", 3) == ""
+    (room,) = headroom.rooms()
+    assert (room.name, room.calls, room.at_most, room.full) == ("hall0", 3, None, False)
+    assert room.strain["pass_s"] == pytest.approx(0.9)
+    headroom.told("hall0", loaded(3, 1.2))
+    assert headroom.why_full("hall0", 3) != ""
+    assert headroom.rooms()[0].full
+    await asyncio.sleep(5.0)
+    assert headroom.rooms()[0].told_ago_s == pytest.approx(5.0)
+    assert headroom.rooms() == headroom.rooms()

@@ -15,20 +15,45 @@ from gateway.dialplan import Dialplan
 from gateway.errors import CallRefused, StartError
 from gateway.front.admission.trunks_out import TrunksOut
 from gateway.front.calls.call_list import CallsWanted, ListedCalls
+from gateway.front.calls.house_report import (
+    CertificateShown,
+    EngineShown,
+    HouseShown,
+    Places,
+    ProcessShown,
+    ReceiverShown,
+)
 from gateway.front.calls.refused_list import ListedRefusals
+from gateway.front.halls.headroom import HallRoom
 from gateway.front.http.app import build_app
 from gateway.front.http.boundary import MAX_BODY
 from gateway.front.http.credentials import COOKIE, WRONG_TOKENS
 from gateway.front.http.engine_door import engine_door
+from gateway.ipc.binding import Binding
 from gateway.ipc.ending import End
-from gateway.ipc.front_messages import HouseState, Reloaded
+from gateway.ipc.front_messages import HouseState, Reloaded, TelephoneState
 from gateway.ipc.line_messages import IceReply
 from gateway.ipc.readiness import PartState
 from gateway.ipc.wire_message import WireMessage
+from gateway.store.refused_calls import RefusedFor
 
 TOKEN = "a-token-of-the-console"
 SDP = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\n"
 OFFER = {"Content-Type": "application/sdp"}
+
+
+HOUSE = HouseShown(
+    at=1000.0, ready=True, why=(), parts={"hall": "ready", "engine": "ready"}, draining=False, calls=1,
+    plan="0123456789ab",
+    places={"telephones": Places(24, 23), "browsers": Places(8, 8)},
+    halls=(HallRoom("hall0", 1, None, False, {"pass_s": 0.25}, 0.4),), registered=1, unreachable=0,
+    processes=(ProcessShown("front", "up", 900.0, 0, 50_000_000),),
+    build={"version": "0.2.0", "commit": "", "python": "3.11.2"},
+    engine=EngineShown("embedded", "ready", "", ()), watermark="on, key k1", ledger="", ledger_doubt="",
+    office="runs as root", certificate=CertificateShown("signed by this gateway itself", "AB:CD", 2000.0),
+    receivers=(ReceiverShown("crm", 3, 0),), collector=None, alarms={},
+    refused=(RefusedFor(503, "busy", 2, 990.0),), disk=Places(10**11, 10**10),
+)  # fmt: skip
 
 
 class FakeHouse:
@@ -103,6 +128,13 @@ class FakeHouse:
 
     def voices_named(self) -> list[str]:
         return ["heart"]
+
+    async def house(self) -> HouseShown:
+        self.asked += 1
+        return HOUSE
+
+    def telephones(self) -> list[tuple[Binding, TelephoneState | None]]:
+        return []
 
     async def prometheus(self) -> bytes:
         return b"voicegate_calls 1\n"

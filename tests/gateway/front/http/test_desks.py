@@ -238,7 +238,8 @@ def test_who_may_not_read_calls_lists_none(door: Door, path: str) -> None:
 
 
 def test_plans_are_shown_tried_and_reloaded(client: TestClient) -> None:
-    assert client.get("/api/dialplans").json() == {"version": "0123456789ab", "routes": []}
+    shown = {"version": "0123456789ab", "folder": "/plans", "routes": [], "targets": []}
+    assert client.get("/api/dialplans").json() == shown
     assert client.post("/api/dialplans/check").json() == {"version": "0123456789ab"}
     assert client.post("/api/reload").json() == {
         "plan": "0123456789ab", "was": "0123456789ab", "failed": {}, "notes": [],

@@ -20,6 +20,7 @@ from gateway.front.http.openapi import description, text
 from gateway.front.http.operations import OPERATIONS, PATH_PARAMETERS
 from tests.gateway.front.http.test_app import TOKEN, FakeHouse
 
+PAGES = ("/", "/house", "/login", "/logout", "/calls", "/calls/{call_id}")
 FILE = Path(__file__).parents[4] / "docs" / "api" / "openapi.json"
 
 
@@ -27,7 +28,7 @@ def test_the_file_is_what_is_served() -> None:
     assert FILE.read_text() == text(), "run: python -m gateway.front.http.openapi > docs/api/openapi.json"
 
 
-PAGES = ("/", "/login", "/logout", "/calls", "/calls/{call_id}")
+PAGES = ("/", "/house", "/login", "/logout", "/calls", "/calls/{call_id}")
 
 
 def test_every_route_of_the_api_is_an_operation_and_the_other_way_round() -> None:
