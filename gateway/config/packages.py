@@ -33,7 +33,7 @@ NEEDED: Final = {
         "websockets",
     ),
     "front": (
-        "cryptography", "ctranslate2", "dns", "httpx", "numpy", "prometheus_client", "pydantic",
+        "cryptography", "ctranslate2", "dns", "httpx", "joserfc", "numpy", "prometheus_client", "pydantic",
         "pydantic_core", "redis", "soxr", "sqlalchemy", "starlette", "structlog", "uvicorn",
     ),
     "SIP line": ("av", "click", "numpy", "pylibsrtp", "structlog"),

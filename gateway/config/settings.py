@@ -40,7 +40,7 @@ ICE_SERVER = re.compile(
 )
 """RFC 7064, RFC 7065."""
 ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?")
-OTLP_URL = re.compile(
+SERVER_URL = re.compile(
     r"https://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?"
     r"|http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?"
 )
@@ -339,6 +339,26 @@ class Settings(BaseModel):
     otlp_metrics_s: float = Field(
         60.0, ge=0, le=3600, description="how often it is told the metrics; 0: it is told traces alone"
     )
+    oidc_issuer: str | None = Field(
+        None,
+        description="OpenID provider by which people log in at the console: its issuer, such as "
+        "https://login.example.com/realms/house",
+    )
+    oidc_client_id: Annotated[str, Field(pattern=r"^[!-~]{1,256}$")] | None = Field(
+        None, description="what the provider calls this gateway"
+    )
+    oidc_secret_file: Path | None = Field(
+        None, description="file with the secret that goes with it; unset: the provider wants none (PKCE)"
+    )
+    oidc_scope: Annotated[str, Field(pattern=r"^[!#-\[\]-~]+( [!#-\[\]-~]+){0,20}$")] = Field(
+        "openid", description="what the provider is asked for; openid is always"
+    )
+    oidc_claim: Annotated[str, Field(pattern=r"^[!-~]{1,256}$")] = Field(
+        "groups", description="claim of the ID token that says who may what; a dot leads into a table"
+    )
+    oidc_roles: tuple[str, ...] = Field(
+        (), description="VALUE=ROLE for values of that claim; the first that fits holds; empty: nobody"
+    )
     mail_relay: Annotated[str, Field(pattern=MAIL_RELAY)] | None = Field(
         None,
         description="HOST[:PORT] that takes mail (SMTP) for notify; STARTTLS unless it is here",
@@ -366,7 +386,14 @@ class Settings(BaseModel):
     @field_validator("otlp_url")
     @classmethod
     def _collector(cls, written: str | None) -> str | None:
-        if written is not None and OTLP_URL.fullmatch(written) is None:
+        if written is not None and SERVER_URL.fullmatch(written) is None:
+            raise ValueError("it must be https://HOST[:PORT][/PATH], or http:// and this machine")
+        return written
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _issuer(cls, written: str | None) -> str | None:
+        if written is not None and SERVER_URL.fullmatch(written) is None:
             raise ValueError("it must be https://HOST[:PORT][/PATH], or http:// and this machine")
         return written
 
@@ -410,6 +437,18 @@ class Settings(BaseModel):
     def _whole_signatures(self) -> Self:
         if (self.stir_trust is None) != (not self.stir_hosts):
             raise ValueError("VOICEGATE_STIR_TRUST and VOICEGATE_STIR_HOSTS go together: set both, or none")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_login(self) -> Self:
+        if (self.oidc_issuer is None) != (self.oidc_client_id is None):
+            raise ValueError(
+                "VOICEGATE_OIDC_ISSUER and VOICEGATE_OIDC_CLIENT_ID go together: set both, or none"
+            )
+        if self.oidc_issuer is not None and SERVER_URL.fullmatch(self.console_url) is None:
+            raise ValueError(
+                "VOICEGATE_OIDC_ISSUER needs VOICEGATE_PUBLIC_URL: where people come back to, by https"
+            )
         return self
 
     @model_validator(mode="after")
@@ -467,6 +506,13 @@ class Settings(BaseModel):
         if self.https_port == "auto":
             return HTTPS_PORT if self.tls else 0
         return self.https_port if self.tls else 0
+
+    @property
+    def console_url(self) -> str:
+        """Where people have the console, without a slash at its end; empty where nobody has said."""
+        if self.public_url:
+            return self.public_url.rstrip("/")
+        return f"http://localhost:{self.http_port}" if self.local_only else ""
 
     @cached_property
     def detector(self) -> int:

@@ -36,6 +36,7 @@ from gateway.front.front import Front
 from gateway.front.house.metrics import Metrics
 from gateway.front.http.app import build_app
 from gateway.front.http.engine_door import engine_door, redeem_door, withdrawn_door
+from gateway.front.http.identity_provider import IdentityProvider
 from gateway.front.http.refused_offers import RefusedOffers
 from gateway.store.api_tokens import ApiTokens
 from gateway.store.call_headers import CallHeaders
@@ -117,9 +118,10 @@ async def serve() -> None:
             withdrawn_door(front.hall_news.withdrawn, shared),
             redeem_door(front.grant_door.redeem, shared),
         ]
+    provider = IdentityProvider.of(conf)
     app = build_app(
         front, conf, console_token(conf.data_dir), doors, tokens=tokens, counted=front.metrics.http_refused,
-        on_wire=front.ladder.seen,
+        on_wire=front.ladder.seen, provider=provider,
     )  # fmt: skip
     asgi = RefusedOffers(app, front.offer_refused, front.metrics.web_refused)
     servers = [(ports.http_port(conf), _server(asgi))]
@@ -144,6 +146,8 @@ async def serve() -> None:
             for _, server in bound:
                 server.should_exit = True
     await front.stop()
+    if provider is not None:
+        await provider.close()
 
 
 def _server(app: ASGIApp, secure: ssl.SSLContext | None = None) -> _Server:

@@ -161,6 +161,20 @@ class ApiTokens:
         except SQLAlchemyError as error:
             raise RegistryError(f"the token was not revoked: {first_line(error)}") from None
 
+    def revoke_oldest(self, name: str, made_by: str, keep: int) -> None:
+        """Of the tokens of that name that he made, so many of the newest go on. Raises `RegistryError`."""
+        theirs = (TOKENS.c.name == name) & (TOKENS.c.made_by == made_by) & TOKENS.c.revoked_at.is_(None)
+        newest = select(TOKENS.c.token_id).where(theirs, TOKENS.c.expires_at > time.time())
+        newest = newest.order_by(TOKENS.c.made_at.desc()).offset(keep)
+        try:
+            with self._registry.writing() as database:
+                ids = list(database.execute(newest).scalars())
+                over = update(TOKENS).where(TOKENS.c.token_id.in_(ids))
+                if ids:
+                    database.execute(over.values(revoked_at=time.time(), revoked_by="a later login"))
+        except SQLAlchemyError as error:
+            raise RegistryError(f"tokens were not revoked: {first_line(error)}") from None
+
     def used(self, token: ApiToken, source: str) -> None:
         """Notes that it was used now, unless that was noted a moment ago. Raises `RegistryError`."""
         now = time.time()

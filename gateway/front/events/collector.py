@@ -11,7 +11,6 @@ import hmac
 import json
 import re
 import ssl
-import stat
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any, Final
 import httpx
 
 from gateway.config.paths import route_key_path
+from gateway.config.private_file import private_bytes
 from gateway.config.settings import Settings
 from gateway.edge.grammar.token import route_key
 from gateway.errors import SettingsError
@@ -32,6 +32,7 @@ ANSWER_S: Final = 10.0
 MOST_ANSWER: Final = 16_384
 """Bytes of an answer that are looked at; a sound one has 2."""
 MOST_HEADERS: Final = 16
+SETTING: Final = "VOICEGATE_OTLP_HEADERS_FILE"
 MOST_FILE: Final = 16_384
 LONGEST: Final = 128
 """Characters of an attribute."""
@@ -42,7 +43,6 @@ OURS: Final = frozenset(
      "accept-encoding", "user-agent", "te", "upgrade", "expect", "trailer"}
 )  # fmt: skip
 """Headers that say what we send, or how."""
-OTHERS: Final = 0o077
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,16 +155,8 @@ def shown_headers(file: Path | None) -> dict[str, str]:
     """The lines `Name: value` of that file; none without one. Raises `SettingsError`, which quotes none."""
     if file is None:
         return {}
-    where = f"VOICEGATE_OTLP_HEADERS_FILE: {file}"
-    try:
-        if stat.S_IMODE(file.stat().st_mode) & OTHERS:
-            raise SettingsError(f"{where}: others can read it; chmod 600 {file}")
-        with file.open("rb") as opened:
-            text = opened.read(MOST_FILE + 1)
-    except OSError as error:
-        raise SettingsError(f"{where}: {error.strerror}") from None
-    if len(text) > MOST_FILE:
-        raise SettingsError(f"{where} has more than {MOST_FILE} bytes")
+    where = f"{SETTING}: {file}"
+    text = private_bytes(SETTING, file, MOST_FILE)
     found: dict[str, str] = {}
     for number, line in enumerate(text.decode("latin-1").splitlines(), 1):
         if not line.strip() or line.startswith("#"):

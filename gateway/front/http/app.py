@@ -1,8 +1,9 @@
 """The gateway's HTTP side: the console page, and the API that `operations` lists.
 
 What a request must show to get here is `boundary`'s matter, what its asker may do `rights`'. Beside the API
-there are the pages (`GET /`, `/house`), their files (`/console`), `/login` and `/logout`, SIP over WebSocket
-(`/sip`, RFC 7118; telephones' passwords hold there), and doors of their own (`engine_door`).
+there are the pages (`GET /`, `/calls`, `/house`), their files (`/console`), `/login`, `/login/oidc` and
+`/logout`, SIP over WebSocket (`/sip`, RFC 7118; telephones' passwords hold there), and doors of their own
+(`engine_door`).
 """
 
 from __future__ import annotations
@@ -31,11 +32,13 @@ from gateway.front.http.call_desk import CALL_ID, CallDesk, CallHouse
 from gateway.front.http.credentials import Gatekeeper
 from gateway.front.http.embedding import Embedding
 from gateway.front.http.house_desk import HouseDesk, ShownHouse
+from gateway.front.http.identity_provider import IdentityProvider
 from gateway.front.http.login import PAGE, LoginDoor
 from gateway.front.http.openapi import description
 from gateway.front.http.operations import doors, routes
 from gateway.front.http.plan_desk import PlanDesk, PlanHouse
 from gateway.front.http.problems import refusal
+from gateway.front.http.provider_login import ProviderLogin
 from gateway.front.http.recording_desk import RecordingDesk
 from gateway.front.http.sip_socket import SipHouse, SipSocket
 from gateway.front.http.token_desk import TokenDesk
@@ -74,12 +77,14 @@ def build_app(
     tokens: ApiTokens | None = None,
     counted: Callable[[str], None] = lambda _: None,
     on_wire: OnWire | None = None,
+    provider: IdentityProvider | None = None,
 ) -> Starlette:
     """The ASGI app. `token` is the console's; it may be None only while `settings.local_only`. `more` are
     doors of their own (`engines`); `tokens`: those that were made for programs and people; `counted` takes
-    why each refused request was refused; `on_wire` hears what browsers say of their calls.
+    why each refused request was refused; `on_wire` hears what browsers say of their calls; `provider`: by
+    whom people may log in.
 
-    Raises `StartError` when a token is needed and none is given.
+    Raises `StartError` when a token is needed and none is given, `SettingsError` for roles that are none.
     """
     credentials = Gatekeeper(token, tokens, local_only=settings.local_only)
     embedding = Embedding(settings)
@@ -105,7 +110,8 @@ def build_app(
         "synthetic": machines.statement, "metrics": machines.metrics, "alive": machines.healthz,
         "ready": machines.readyz,
     }  # fmt: skip
-    login = LoginDoor(credentials)
+    by_provider = None if provider is None else ProviderLogin(settings, credentials, provider)
+    login = LoginDoor(credentials, "" if by_provider is None else by_provider.begin_url)
     paths: list[BaseRoute] = [
         Route("/", login.page),
         Route("/calls", login.calls_page),
@@ -113,6 +119,7 @@ def build_app(
         Route("/house", login.house),
         Route("/login", login.login, methods=["GET", "POST"]),
         Route("/logout", login.logout, methods=["POST"]),
+        *(by_provider.routes() if by_provider is not None else ()),
         *routes(handlers, counted),
         WebSocketRoute(SIP_PATH, SipSocket(house).serve),
         Mount("/console", StaticFiles(directory=PAGE)),

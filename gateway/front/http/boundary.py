@@ -40,6 +40,8 @@ OPEN_PATHS: Final = frozenset(
         "/healthz",
         "/readyz",
         "/login",
+        "/login/oidc",
+        "/login/oidc/back",
         "/console/console.css",
         "/console/icon.svg",
         "/engine/voice",

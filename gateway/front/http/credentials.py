@@ -6,6 +6,8 @@
   read it: the machine's own user, and the command line. It may do everything.
 * The login's cookie: which token it was made for and until when, under our MAC. The token's rights are looked
   up each time here too.
+* A login by a provider (`provider_login`) is such a token, too, whose text nobody has: made when somebody
+  logs in, over within `COOKIE_S`, and revoked by logging out.
 * On loopback a request without any of these may read. The page that is opened there gets a cookie that lets
   it call (`SameSite=Strict`), so that a newcomer needs no token and a page of another site gets nowhere.
 """
@@ -13,11 +15,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import hmac
 import secrets
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from http.cookies import CookieError, SimpleCookie
 from typing import Final
 
@@ -40,10 +43,29 @@ WRONG_TOKENS: Final = 10
 """Wrong tokens from one source in `WRONG_WITHIN_S` before it must wait."""
 WRONG_WITHIN_S: Final = 60.0
 SOURCES: Final = 10_000
+TICKET_COOKIE: Final = "voicegate-login"
+TICKET_S: Final = 600.0
+"""How long somebody may take at the provider."""
+LOGINS: Final = 4
+"""Of one person, that hold at once."""
+BY_PROVIDER: Final = "oidc "
+"""How `made_by` of a login's token begins; the issuer follows."""
 LONGEST: Final = 256
 """Characters of a token or a cookie that are looked at."""
 
 log = structlog.get_logger("http")
+
+
+@dataclass(frozen=True, slots=True)
+class LoginTicket:
+    """What goes with a login at the provider, and is known to the browser that began it alone."""
+
+    state: str = field(repr=False)
+    nonce: str = field(repr=False)
+    verifier: str = field(repr=False)
+    """PKCE's (RFC 7636)"""
+    then: str = "/"
+    """which of our pages it leads to"""
 
 
 class Guesses:
@@ -83,7 +105,7 @@ class SharedToken:
             return refusal(401, "a token is needed: Authorization: Bearer …")
         if self._guesses.must_wait(source):
             return refusal(429, "too many wrong tokens", retry_after_s=int(WRONG_WITHIN_S))
-        if not _same(given, self._token):
+        if not same(given, self._token):
             self._guesses.note(source)
             return refusal(401, "that is not the token")
         return None
@@ -109,7 +131,7 @@ class Gatekeeper:
         if given is not None:
             found = await self.of_token(given, source)
             return refusal(401, "that token opens nothing: it is wrong, or over") if found is None else found
-        cookies = _cookies(headers)
+        cookies = cookies_of(headers)
         try:
             if COOKIE in cookies and (session := await self._session(cookies[COOKIE])) is not None:
                 return session
@@ -126,7 +148,7 @@ class Gatekeeper:
         if self._guesses.must_wait(source):
             return refusal(429, "too many wrong tokens", retry_after_s=int(WRONG_WITHIN_S))
         given = given[:LONGEST]
-        if self.console is not None and _same(given, self.console):
+        if self.console is not None and same(given, self.console):
             return Principal(CONSOLE, "admin", ROLES["admin"], CONSOLE)
         try:
             token = None if self._tokens is None else await asyncio.to_thread(self._tokens.of, given)
@@ -161,6 +183,53 @@ class Gatekeeper:
         until = min(time.time() + COOKIE_S, asker.expires_at or float("inf"))
         return self._sign(COOKIE, asker.token_id, until), until
 
+    def ticket_cookie(self, then: str) -> str:
+        """A cookie for a browser that begins to log in at the provider; `then` is what that leads to."""
+        page = base64.urlsafe_b64encode(then.encode()).decode().rstrip("=")
+        return self._sign(TICKET_COOKIE, f"{secrets.token_hex(24)}~{page}", time.time() + TICKET_S)
+
+    def ticket(self, cookie: str) -> LoginTicket | None:
+        """What that cookie stands for; None when it is not ours, or over. Nothing is kept of it here."""
+        if (found := self._signed(TICKET_COOKIE, cookie)) is None:
+            return None
+        page = found[0].partition("~")[2]
+        state, nonce, verifier = (self._mac(what, found[0]) for what in ("state", "nonce", "verifier"))
+        then = base64.urlsafe_b64decode(page + "=" * (-len(page) % 4)).decode()
+        return LoginTicket(state, nonce, verifier, then)
+
+    async def log_in(self, name: str, role: str, issuer: str, source: str) -> Principal:
+        """Whom a provider sent, with a token for as long as a login holds; the oldest of too many end.
+
+        Raises `RegistryError`, `TokenError`.
+        """
+        if self._tokens is None:
+            raise RegistryError("there is no table of tokens")
+        tokens, made_by = self._tokens, f"{BY_PROVIDER}{issuer}"[:128]
+
+        def kept() -> ApiToken:
+            tokens.revoke_oldest(name, made_by, LOGINS - 1)
+            made, _ = tokens.make(name, role, COOKIE_S, made_by)
+            tokens.used(made, source)
+            return made
+
+        return _principal(await asyncio.to_thread(kept))
+
+    async def log_out(self, asker: Principal) -> None:
+        """Ends a login by a provider; a token that somebody has goes on. Raises `RegistryError`."""
+        if self._tokens is None or asker.token_id in ("", CONSOLE):
+            return
+        token = await asyncio.to_thread(self._tokens.get, asker.token_id)
+        if token is not None and token.made_by.startswith(BY_PROVIDER):
+            await asyncio.to_thread(self._tokens.revoke, token.token_id, asker.name)
+
+    def must_wait(self, source: str) -> bool:
+        """Whether this source guessed too often of late."""
+        return self._guesses.must_wait(source)
+
+    def guessed(self, source: str) -> None:
+        """It was wrong once more."""
+        self._guesses.note(source)
+
     def page_cookie(self) -> str:
         """The cookie of the page on loopback."""
         return self._sign(PAGE_COOKIE, "page", time.time() + PAGE_S)
@@ -171,7 +240,7 @@ class Gatekeeper:
 
     def is_own_call(self, call_id: str, shown: str) -> bool:
         """Whether that stood in the Location of that call."""
-        return _same(shown, self.own_call(call_id))
+        return same(shown, self.own_call(call_id))
 
     async def _session(self, cookie: str) -> Principal | None:
         found = self._signed(COOKIE, cookie)
@@ -192,7 +261,7 @@ class Gatekeeper:
         """Whose it is, and until when, if it is ours and not over."""
         whose, _, rest = cookie[:LONGEST].partition(".")
         until, _, mac = rest.partition(".")
-        if not _same(mac, self._mac(what, whose, until)):
+        if not same(mac, self._mac(what, whose, until)):
             return None
         return (whose, float(until)) if time.time() < float(until) else None
 
@@ -210,7 +279,8 @@ def _principal(token: ApiToken) -> Principal:
     return Principal(token.name, token.role, rights_of(token.role), token.token_id, token.expires_at)
 
 
-def _cookies(headers: Headers) -> dict[str, str]:
+def cookies_of(headers: Headers) -> dict[str, str]:
+    """A request's cookies by name."""
     try:
         found = SimpleCookie(headers.get("cookie", ""))
     except CookieError:
@@ -218,7 +288,8 @@ def _cookies(headers: Headers) -> dict[str, str]:
     return {name: morsel.value for name, morsel in found.items()}
 
 
-def _same(given: str, right: str) -> bool:
+def same(given: str, right: str) -> bool:
+    """Whether they are, in a time that says nothing of where they differ."""
     return hmac.compare_digest(given.encode("utf-8", "replace"), right.encode())
 
 
