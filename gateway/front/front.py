@@ -222,7 +222,7 @@ class Front:
         )
         self._report = HouseReport(
             conf, self.runtime, lambda: self.routing.dialplan.version, self.edge, self.web, self._headroom,
-            self.certificate, self._receivers, self.metrics, RefusedCalls(self.registry),
+            self.certificate, self._events.receivers, self.metrics, RefusedCalls(self.registry),
         )  # fmt: skip
         self.reload = Reload(
             conf,
