@@ -23,6 +23,7 @@ from gateway.hall.media.echo import (
 )
 from gateway.hall.media.played_sound import KEPT, PlayedSound
 from gateway.hall.media.rate import CAPACITY
+from gateway.store.sound_track import FLAGS, STEP_S
 from tests.gateway.hall.speakerphone import Room, Scene, Speakerphone, prompts, steady, talk, witness
 from tests.gateway.hall.virtual_hall import House
 from tests.needs import need_sounds
@@ -238,6 +239,23 @@ async def test_a_recording_is_what_the_line_sent(hearing: House, ours: Path) -> 
     begins = [int(np.flatnonzero(np.abs(sound) > 0.05)[0]) for sound in (plain, guarded)]
     one, other = plain[begins[0] : begins[0] + 24_000], guarded[begins[1] : begins[1] + 24_000]
     assert np.sqrt(np.mean((one - other) ** 2)) < 0.1 * np.sqrt(np.mean(one**2))
+
+
+async def test_a_sound_track_has_the_echo_that_came_and_takes_it_for_no_speech(
+    hearing: House, ours: Path
+) -> None:
+    hearing.engine.sounds |= {"long": talk(ours, 1, 12.0)}
+    phone = await on_loudspeaker(hearing, "long")
+    call = hearing.call(phone)
+    await hearing.until(lambda: call.seat.echo.on)
+    on_at = hearing.loop.wall()
+    await hearing.over(phone)
+    (part,) = hearing.sound(phone).parts
+    guarded = range(round((on_at - part.began_at) / STEP_S) + 2, len(part.flags) - 2)
+    levels = [part.caller[step] for step in guarded]
+    assert None not in levels, "each 20 ms is counted, late as it is heard"
+    assert sum(level is not None and level > -60 for level in levels) > len(levels) / 3
+    assert not any(part.flags[step] & FLAGS["speech"] for step in guarded)
 
 
 async def recorded(house: House, *, guarded: bool) -> Floats:

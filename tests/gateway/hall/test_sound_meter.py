@@ -78,6 +78,20 @@ async def test_a_duck_is_shown_by_its_flag_and_by_the_level(house: House) -> Non
     assert full - low == pytest.approx(14, abs=2)
 
 
+async def test_the_rate_of_a_line_changes_no_level(house: House) -> None:
+    lines = (("n0", 8_000), ("w0", 16_000), ("web0", 48_000))
+    phones = [await house.ring(Answer(), LONG, line=name, rate_hz=rate_hz) for name, rate_hz in lines]
+    await house.until(lambda: phones[-1].heard_s() > 1.0)
+    for phone in phones:
+        phone.speak(2.0, level=0.1)
+    await asyncio.sleep(1.5)
+    parts = [(await hung_up(house, phone)).parts[0] for phone in phones]
+    assert [part.caller[-3] for part in parts] == [-23] * 3
+    voices = [part.voice[-3] for part in parts]
+    assert None not in voices
+    assert max(voices) - min(voices) <= 1  # type: ignore[type-var, operator]  # none is None
+
+
 async def test_a_hold_is_seen_and_no_sound_is_made_up_for_it(house: House) -> None:
     phone = await house.ring(Answer(), LONG)
     await house.until(lambda: phone.heard_s() > 1.0)
