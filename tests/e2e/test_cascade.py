@@ -78,7 +78,7 @@ def shown(house: House) -> str:
 
 
 def ended(house: House) -> list[dict[str, str]]:
-    return list(json.loads(calls(house, "--json"))["ended"])
+    return list(json.loads(calls(house, "--state", "ended", "--json"))["calls"])
 
 
 def calls(house: House, *argv: str) -> str:

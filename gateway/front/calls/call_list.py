@@ -23,6 +23,7 @@ from gateway.store.living_calls import STALE_S
 from gateway.store.refused_calls import RefusedCalls
 from gateway.store.registry import CallRow, Registry
 from gateway.store.sessions import Sessions
+from gateway.store.sound_track import SoundTrack
 
 MOST_COUNTED: Final = 10_000
 """Calls that are counted at most."""
@@ -68,6 +69,9 @@ class ListedCalls:
             "calls": self.calls, "next": self.following, "previous": self.preceding,
             "found": self.found, "found_more": self.found_more, "silence": self.silence,
         }  # fmt: skip
+
+
+Trail = list[dict[str, Any]]
 
 
 class CallList:
@@ -136,22 +140,30 @@ class CallList:
     async def course(self, call_id: str) -> dict[str, Any] | None:
         """What is known of a call's course: itself, what was wrong, its sound, its SIP and its log lines.
 
-        None when nobody knows of it. Raises `RegistryError`; `RedisError` or `OSError` while Redis is
-        away.
+        None when nobody knows of it. Raises as `one` does.
         """
-        assert self._sessions is not None  # noqa: S101  # the front's list has them
-        call, sound, ladder, log = await asyncio.gather(
-            self.one(call_id),
-            self._sessions.sound(call_id),
-            self._sessions.ladder(call_id),
-            self._sessions.log(call_id),
-        )
+        call = await self.one(call_id)
+        known = {"call_id": call_id, "state": "unknown"} if call is None else call
+        sound, ladder, log = await self._told_of(known["call_id"], is_needed=call is None)
         if call is None and not ladder and not log:
             return None
-        known = {"call_id": call_id, "state": "unknown"} if call is None else call
         verdict = judged(known)
         shown = {name: value for name, value in known.items() if name not in verdict}
         return {"call": shown, **verdict, "sound": sound, "ladder": ladder, "log": log}
+
+    async def _told_of(self, call_id: str, *, is_needed: bool) -> tuple[dict[str, Any], Trail, Trail]:
+        """A call's sound track, messages and log lines; nothing while Redis is away, where that may be."""
+        if self._sessions is not None:
+            try:
+                sound, ladder, log = await asyncio.gather(
+                    self._sessions.sound(call_id), self._sessions.ladder(call_id), self._sessions.log(call_id)
+                )
+            except (RedisError, OSError):
+                if is_needed:
+                    raise
+            else:
+                return sound, ladder, log
+        return SoundTrack().to_json(), [], []
 
     def _row(self, call_id: str) -> CallRow | None:
         return self._registry.get(call_id) or self._registry.by_sip_call_id(call_id)

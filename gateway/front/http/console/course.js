@@ -70,8 +70,9 @@ function show(told) {
   const moments = momentsOf(course);
   showAbout(course);
   showVerdict(course, go);
+  const { silence } = course.call;
   const forgotten = !(course.call.events ?? []).length && course.call.state !== "refused";
-  notice(forgotten ? "What happened in this call is not kept any more: this is what the registry has of it." : course.sound.ended_early ? "The call was longer than its sound track: its levels are kept for the first hours only." : "");
+  notice(silence ? `What happened in this call is not known now: ${silence}. It is asked again.` : forgotten ? "What happened in this call is not kept any more: this is what the registry has of it." : course.sound.ended_early ? "The call was longer than its sound track: its levels are kept for the first hours only." : "");
   if (course.hasTime) stage.show(course, moments);
   player.show(course, mayHear && course.recordings !== null);
   showAnswers(course, moments, go);
@@ -98,7 +99,8 @@ async function ask() {
       const course = show(told);
       if (!course.isLive) seenEnd ||= course.call.state === "unknown" ? -Infinity : Date.now();
       feed(true, course.isLive ? "Live" : "Over");
-      goOn(course);
+      if (course.call.silence) again(AWAY_MS);
+      else goOn(course);
     } else if (answer.status === 404) {
       problem(`No call ${callId.slice(0, 64)} is known here. It may never have come, or its row is gone. The page Calls has the latest.`);
       feed(false, "Not found");

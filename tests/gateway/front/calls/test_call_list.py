@@ -49,6 +49,8 @@ class FakeSessions:
         return self.facts.get(call_id)
 
     async def sound(self, _: str) -> dict[str, Any]:
+        if self.away:
+            raise ConnectionError("no Redis")
         return {"parts": []}
 
     async def ladder(self, call_id: str) -> list[dict[str, Any]]:
@@ -321,6 +323,27 @@ async def test_a_course_says_what_was_wrong_and_what_is_forgotten(tmp_path: Path
     assert forgotten["wrong"] is False
     assert "Redis has forgotten" in forgotten["not_known"][0]
     assert forgotten["call"]["plan"] == "0123456789ab"
+
+
+async def test_a_course_while_redis_is_away_has_what_the_registry_has(stores: Stores) -> None:
+    stores.enter(1, 1_800_000_000.0)
+    stores.redis.away = True
+    told = await stores.list.course("c001")
+    assert told is not None
+    assert told["call"]["silence"] == "Redis does not answer"
+    assert (told["sound"]["parts"], told["ladder"], told["log"]) == ([], [], [])
+    with pytest.raises(ConnectionError):
+        await stores.list.course("c002")
+
+
+async def test_a_course_is_found_by_its_callers_sip_call_id(stores: Stores) -> None:
+    call_id = stores.enter(1, 1_800_000_000.0)
+    with stores.registry.writing() as connection:
+        connection.execute(CALLS.update().values(sip_call_id="a@b"))
+    stores.redis.ladders[call_id] = [{"at": 1.0, "first": "INVITE"}]
+    told = await stores.list.course("a@b")
+    assert told is not None
+    assert (told["call"]["call_id"], len(told["ladder"])) == (call_id, 1)
 
 
 async def test_a_course_of_a_call_that_was_not_taken(tmp_path: Path) -> None:
