@@ -62,6 +62,9 @@ REMEMBERED: Final = 100_000
 """Leaves that are remembered until they are sealed; of more, the table alone says what they were."""
 WAIT_S: Final = 5.0
 """How long SQLite waits for another who writes."""
+TRIES: Final = 10
+TRY_AGAIN_S: Final = 0.1
+"""How often the tables are tried to be made beside another who makes them."""
 READ_AT_ONCE: Final = 1000
 """Rows that are fetched together when many are read."""
 
@@ -129,11 +132,7 @@ class Registry:
             else:
                 waits = {"connect_timeout": 3, "tcp_user_timeout": PEER_SILENT_MS}
                 engine = create_engine(url, pool_pre_ping=True, connect_args=waits)
-            METADATA.create_all(engine)
-            _with_later_columns(engine)
-            with engine.begin() as connection:  # `create_all` adds no index to a table that is there
-                for index in LATER_INDEXES:
-                    connection.execute(CreateIndex(index, if_not_exists=True))
+            _make(engine)
         except (SQLAlchemyError, OSError) as error:
             raise StartError(
                 f"{database_place(url)}: the call registry cannot be opened: {first_line(error)}"
@@ -358,6 +357,25 @@ class Registry:
         connection.execute(insert(LEAVES).values(values))
         if len(self.fresh_leaves) < REMEMBERED:
             self.fresh_leaves[values["call_id"], stage] = values["leaf"]
+
+
+def _make(engine: Engine) -> None:
+    """Makes what is not there yet. Raises `SQLAlchemyError`.
+
+    Others may open the database at the same time: what they make meanwhile is found with the next try.
+    """
+    for left in reversed(range(TRIES)):
+        try:
+            METADATA.create_all(engine)
+            _with_later_columns(engine)
+            with engine.begin() as connection:  # `create_all` adds no index to a table that is there
+                for index in LATER_INDEXES:
+                    connection.execute(CreateIndex(index, if_not_exists=True))
+            return
+        except SQLAlchemyError as error:
+            if not left or not any(said in str(error) for said in ("already exists", "database is locked")):
+                raise
+            time.sleep(TRY_AGAIN_S)
 
 
 def _lacking(engine: Engine) -> set[str]:

@@ -22,6 +22,7 @@ from gateway.store.call_search import CallSearch
 from gateway.store.call_tables import LATER_COLUMNS, LATER_INDEXES, LEAVES
 from gateway.store.registry import CallRow, PayloadTaken, Registry, RegistryError
 from tests.full_disk import full_disk
+from tests.needs import HANGS_S
 
 NUMBERS = itertools.count(1)
 
@@ -229,6 +230,23 @@ def test_a_url_that_leads_nowhere_is_one_clear_line(bad: str, says: str) -> None
     with pytest.raises(StartError, match=says) as caught:
         Registry.open(bad)
     assert "\n" not in str(caught.value)
+
+
+def test_several_may_open_a_new_registry_at_once(tmp_path: Path) -> None:
+    """A gateway's processes do, and gateways that share a database."""
+    url = f"sqlite:///{tmp_path / 'calls.db'}"
+    together = threading.Barrier(4)
+
+    def opened() -> list[str]:
+        together.wait(HANGS_S)
+        registry = Registry.open(url)
+        found = [row.call_id for row in registry.find(CallSearch())]
+        registry.close()
+        return found
+
+    with ThreadPoolExecutor(4) as threads:
+        opening = [threads.submit(opened) for _ in range(4)]
+        assert [one.result(HANGS_S) for one in opening] == [[]] * 4
 
 
 def test_a_registry_of_an_earlier_version_is_read_and_gets_its_columns_and_indexes(tmp_path: Path) -> None:
