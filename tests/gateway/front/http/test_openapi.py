@@ -28,9 +28,6 @@ def test_the_file_is_what_is_served() -> None:
     assert FILE.read_text() == text(), "run: python -m gateway.front.http.openapi > docs/api/openapi.json"
 
 
-PAGES = ("/", "/house", "/login", "/logout", "/calls", "/calls/{call_id}")
-
-
 def test_every_route_of_the_api_is_an_operation_and_the_other_way_round() -> None:
     app = build_app(FakeHouse(), Settings(host="127.0.0.1"), TOKEN)
     served = {
