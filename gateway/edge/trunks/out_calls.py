@@ -17,13 +17,13 @@ from gateway.dialplan.target_address import TrunkTarget, UserTarget, target_addr
 from gateway.edge.dialogs.transaction import Served
 from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar.header import Address
-from gateway.edge.grammar.message import from_tag, to_tag
 from gateway.edge.grammar.responses import response, told
 from gateway.edge.grammar.sip_message import Request
 from gateway.edge.grammar.token import RouteToken
 from gateway.edge.proxy.switchboard import LOOPBACK, Switchboard
 from gateway.edge.registrar.registrar import Reached
 from gateway.edge.router import Refuse
+from gateway.edge.trunks.left_calls import LeftCalls
 from gateway.edge.trunks.out_call import OutCall
 from gateway.edge.trunks.outlets import Outlet, PhoneOutlet, TrunkOutlet, TrunkPeer
 from gateway.edge.trunks.trunk_use import TrunkUse
@@ -56,11 +56,7 @@ class OutCalls:
         self._board = board
         self._trunks = trunks
         self._use = use
-        self._calls: dict[tuple[str, str], OutCall] = {}
-        self._by_served: dict[Served, OutCall] = {}
-
-    def __len__(self) -> int:
-        return len(self._calls)
+        self.left = LeftCalls()
 
     # ── from a line ──────────────────────────────────────────────────────────────────────────────────
 
@@ -126,10 +122,9 @@ class OutCalls:
                 use.forget()
             return
         call = OutCall(self._board, self, served, token, outlet)
-        self._calls[call.id] = self._by_served[served] = call
         self._board.tap.known(served.request.call_id, token.call_id, outlet.name)
         log.info("target.tried", by=outlet.name, call_id=token.call_id)
-        call.begin()
+        self.left.begin(call)
 
     def _refused(self, served: Served, call_id: str, target: str, status: int, reason: str) -> None:
         log.warning("trunk.refused", call_id=call_id, target=target, status=status, why=reason)
@@ -154,8 +149,7 @@ class OutCalls:
     def over(self, call: OutCall, status: int) -> None:
         """See `OutOwner`."""
         name = call.outlet.name
-        self._calls.pop(call.id, None)
-        self._by_served.pop(call.served, None)
+        self.left.over(call)
         if (use := self._use.get(name)) is not None:
             use.give()
             use.outcomes[status or 200] += 1
@@ -165,14 +159,11 @@ class OutCalls:
 
     def cancel(self, invite: Served) -> bool:
         """A line's CANCEL; False when the INVITE is not one that left."""
-        call = self._by_served.get(invite)
-        if call is not None:
-            call.cancel()
-        return call is not None
+        return self.left.cancel(invite)
 
     def within(self, request: Request, served: Served | None) -> bool:
         """A request of a line's within a dialog, `served` None for an ACK; False when it is none of these."""
-        call = self._calls.get((request.call_id, from_tag(request)))
+        call = self.left.asked(request)
         if call is None:
             return False
         if served is None:
@@ -185,19 +176,17 @@ class OutCalls:
 
     def of(self, request: Request, flow: Flow) -> OutCall | None:
         """The call that a trunk's request within a dialog belongs to; only from the trunk itself."""
-        call = self._calls.get((request.call_id, to_tag(request)))
-        if call is None or not call.names(request) or not call.outlet.owns(flow):
-            return None
-        return call
+        call = self.left.told(request)
+        return call if call is not None and call.outlet.owns(flow) else None
 
     def leave_by(self, peer: TrunkPeer) -> bool:
         """Whether some call left by a trunk as it was then."""
-        outlets = (call.outlet for call in self._calls.values())
+        outlets = (call.outlet for call in self.left)
         return any(isinstance(one, TrunkOutlet) and one.peer is peer for one in outlets)
 
     def line_died(self, port: int) -> None:
         """A line is gone, with all its calls."""
-        for call in list(self._calls.values()):
+        for call in self.left:
             if call.token.line_port == port:
                 call.line_died()
 

@@ -20,7 +20,7 @@ from gateway.config.own_address import seen_from
 from gateway.edge.dialogs.transaction import Sent, Served
 from gateway.edge.doors.edge_config import EdgeConfig
 from gateway.edge.flows.transport import Flow
-from gateway.edge.grammar.message import Unreadable, from_tag, read, to_tag, transaction_key
+from gateway.edge.grammar.message import Unreadable, read, transaction_key
 from gateway.edge.grammar.responses import response, told
 from gateway.edge.grammar.sip_message import Request, Response
 from gateway.edge.grammar.token import KEY_BYTES, RouteToken
@@ -28,6 +28,7 @@ from gateway.edge.proxy.forwarding import Forwarding
 from gateway.edge.proxy.lineside import LinesSide
 from gateway.edge.proxy.switchboard import LOOPBACK, Switchboard
 from gateway.edge.router import RefusedInvite, Router
+from gateway.edge.trunks.left_calls import LeftCalls
 from gateway.edge.trunks.out_call import OutCall
 from gateway.edge.trunks.outlets import TrunkOutlet
 from gateway.edge.trunks.trunk import Trunk
@@ -68,8 +69,7 @@ class TrunkBooth:
         self._tasks = Tasks()
         self._numbers: dict[str, str] = {}
         """what a phone dials, and who that is"""
-        self._calls: dict[tuple[str, str], OutCall] = {}
-        self._by_served: dict[Served, OutCall] = {}
+        self._left = LeftCalls()
         nobody = "0.0.0.0"  # noqa: S104  # the trunk's answers come from wherever it is
         config = EdgeConfig(nobody, 0, secrets.token_hex(16), secrets.token_bytes(KEY_BYTES), trust=trust)
         self._board = Switchboard(
@@ -139,20 +139,15 @@ class TrunkBooth:
         token = RouteToken(number, "phone", flow.port, "udp", LOOPBACK, flow.port)
         outlet = TrunkOutlet(self, number, self.trunk.shown_as(""))
         request.headers.set("Supported", "")  # what the phone can stays between it and us
-        call = OutCall(self._board, self, served, token, outlet)
-        self._calls[call.id] = self._by_served[served] = call
-        call.begin()
+        self._left.begin(OutCall(self._board, self, served, token, outlet))
 
     def cancel(self, invite: Served) -> bool:
         """See `Leaving`."""
-        call = self._by_served.get(invite)
-        if call is not None:
-            call.cancel()
-        return call is not None
+        return self._left.cancel(invite)
 
     def within(self, request: Request, served: Served | None) -> bool:
         """See `Leaving`."""
-        call = self._calls.get((request.call_id, from_tag(request)))
+        call = self._left.asked(request)
         if call is None:
             return False
         if served is None:
@@ -165,8 +160,7 @@ class TrunkBooth:
 
     def over(self, call: OutCall, status: int) -> None:
         """See `OutOwner`."""
-        self._calls.pop(call.id, None)
-        self._by_served.pop(call.served, None)
+        self._left.over(call)
         self.use.give()
 
     def _from_phone(self, data: bytes, flow: Flow) -> bool:
@@ -186,14 +180,14 @@ class TrunkBooth:
         if isinstance(message, Response):
             self._board.transactions.take(message, flow)
             return True
-        call = self._calls.get((message.call_id, to_tag(message)))
+        call = self._left.told(message)
         key = transaction_key(message, flow)
         if message.method == "ACK":
-            if call is not None and call.names(message):
+            if call is not None:
                 call.take_ack(message)
         elif (served := self._board.transactions.find(key)) is not None:
             served.repeated()
-        elif call is None or not call.names(message):
+        elif call is None:
             flow.send(bytes(response(message, flow, 481)))
         elif (served := self._board.transactions.serve(message, flow, key)) is not None:
             call.take(served)

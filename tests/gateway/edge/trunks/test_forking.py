@@ -42,7 +42,7 @@ class Fork:
 
     @property
     def left(self) -> int:
-        return len(self.phones.edge.trunks.calls)
+        return len(self.phones.edge.trunks.calls.left)
 
     async def phone(self, rest: str = "", transport: str = "udp") -> Caller:
         """One more telephone of alice's, registered."""
@@ -268,7 +268,7 @@ async def test_who_is_preferred_less_rings_along_later(fork: Fork) -> None:
     fork.dial()
     (first,) = await rung(more)
     assert not less.kept
-    (call,) = fork.phones.edge.trunks.calls._calls.values()
+    (call,) = fork.phones.edge.trunks.calls.left
     later = call._next_at._handle
     assert later is not None
     assert 0 < later.when() - asyncio.get_running_loop().time() <= out_call.ALONE_S
