@@ -244,6 +244,27 @@ async def test_a_call_of_the_trunk_comes_by_our_registration_and_is_the_trunks(t
         assert offered["trunk"] == "carrier"
 
 
+@pytest.mark.prove
+@pytest.mark.long("a whole gateway, and Kamailio")
+async def test_a_trunk_out_of_service_takes_no_call_either_way_and_comes_back(tmp_path: Path) -> None:
+    async with carrier(tmp_path) as (house, telephone):
+        await told(house, "trunk.up")
+        said, code = await asyncio.to_thread(command, house, "trunk", "out", "carrier", "--why", "fraud")
+        assert code == 0, said
+        telephone.dials = USER
+        telephone.invite("")
+        assert (await telephone.final()).status == 500  # what a proxy makes of our 503 (RFC 3261 §16.7)
+        caller = await RawPhone(("127.0.0.1", house.sip_port), dials="through").open()
+        caller.invite("")
+        assert (await caller.final()).status == 503  # at this address everybody is the trunk
+        caller.close()
+        said, _ = await asyncio.to_thread(command, house, "trunk", "list")
+        assert "up, 0 of 2 calls, out of service since" in said
+        said, code = await asyncio.to_thread(command, house, "trunk", "back", "carrier")
+        assert code == 0, said
+        await handed_over(house, telephone, fails_first=True)
+
+
 TLS_TRUNK = """
 [[trunk]]
 name = "carrier"
