@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+import structlog
+
 from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar.blanking import blanked
 from gateway.edge.grammar.message import branch_of, to_tag
@@ -35,6 +37,8 @@ FREELY: Final = 200
 """Messages of one Call-ID that are all looked at; from then on at most `PER_S` are in a second."""
 PER_S: Final = 5.0
 _CALL_ID: Final = re.compile(rb"\r\n[Cc][Aa][Ll][Ll]-[Ii][Dd][ \t]*+:[ \t]*+([^\r\n]*)")
+
+log = structlog.get_logger("edge")
 
 OnWire = Callable[[str, WireMessage, Standing], None]
 """Takes a call's id and one of its messages; must neither wait nor fail."""
@@ -68,6 +72,7 @@ class _Leg:
 @dataclass(slots=True)
 class _Waiting:
     since: float
+    """monotonic"""
     messages: list[_Seen] = field(default_factory=list)
     branches: set[str] = field(default_factory=set)
     size: int = 0
@@ -144,17 +149,19 @@ class WireTap:
         leg = self._legs.get(sip_call_id) or self._refused.get(sip_call_id)
         if waiting is None and leg is not None and branch in leg.branches:
             return
-        now = time.time()
+        now = time.monotonic()
+        while self._waiting and now - next(iter(self._waiting.values())).since >= WAITING_S:
+            self._forget_oldest()
+        waiting = self._waiting.get(sip_call_id)
         if waiting is None:
             waiting = self._waiting[sip_call_id] = _Waiting(now)
+            if len(self._waiting) > MAX_WAITING:
+                self._forget_oldest()
         if len(waiting.branches) < MAX_OF_WAITING:
             waiting.branches.add(branch)
-        while self._waiting:
-            oldest = next(iter(self._waiting.values()))
-            in_time = now - oldest.since < WAITING_S
-            if in_time and len(self._waiting) <= MAX_WAITING and self._waiting_bytes <= MAX_WAITING_BYTES:
-                break
-            self._waiting_bytes -= self._waiting.popitem(last=False)[1].size
+
+    def _forget_oldest(self) -> None:
+        self._waiting_bytes -= self._waiting.popitem(last=False)[1].size
 
     def _see(self, sip_call_id: str, data: bytes, flow: Flow, *, outward: bool) -> None:
         leg = self._legs.get(sip_call_id) or self._refused.get(sip_call_id)
@@ -166,21 +173,26 @@ class WireTap:
             waiting.messages.append(seen)
             waiting.size += len(data)
             self._waiting_bytes += len(data)
+            while self._waiting_bytes > MAX_WAITING_BYTES:
+                self._forget_oldest()
         if leg is not None and (waiting is None or leg.standing != "refused"):
             self._tell(leg, seen)
 
     def _tell(self, leg: _Leg, seen: _Seen) -> None:
-        assert self._give is not None  # noqa: S101  # for mypy: nobody is known otherwise
         leg.count += 1
         if leg.count > FREELY:
             if seen.at < leg.next_at:
                 leg.left_out += 1
                 return
             leg.next_at = seen.at + 1 / PER_S
-        shown = blanked(seen.data)
-        ends = (US, leg.party) if seen.outward else (leg.party, US)
-        message = WireMessage(
-            seen.at, *ends, seen.protocol, shown.first, shown.text, seen.host, seen.port, leg.left_out
-        )
+        try:
+            shown = blanked(seen.data)
+            ends = (US, leg.party) if seen.outward else (leg.party, US)
+            message = WireMessage(
+                seen.at, *ends, seen.protocol, shown.first, shown.text, seen.host, seen.port, leg.left_out
+            )
+            if self._give is not None:
+                self._give(leg.call_id, message, leg.standing)
+        except Exception:  # whatever is wrong with what is seen: the call goes on
+            log.exception("edge.unseen", call_id=leg.call_id)
         leg.left_out = 0
-        self._give(leg.call_id, message, leg.standing)

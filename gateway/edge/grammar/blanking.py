@@ -8,8 +8,9 @@ scanned by the edge's own reader (`message.scan`): what that cannot read is told
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from gateway.edge.grammar.header import BLANK, TOKEN
@@ -28,6 +29,9 @@ MAX_FIRST: Final = 200
 MAX_LINES: Final = 300
 """Of a description."""
 GONE: Final = "(blanked)"
+MORE: Final = "(more was left out)"
+MOST_ADDRESSES: Final = 24
+"""In one line of a header."""
 
 ADDRESSES: Final = frozenset(
     {"from", "to", "contact", "route", "record-route", "refer-to", "referred-by", "p-asserted-identity",
@@ -65,7 +69,7 @@ _BREAKS: Final = re.compile(r"[\r\n\v\f\x1c-\x1e\x85\u2028\u2029\0]+")
 _CRYPTO: Final = re.compile(r"a=crypto:[0-9]{1,9} (?:AEAD_|AES_|F8_|SEED_|ARIA_)[A-Z0-9_]{1,32}(?= )")
 SHORTEST_WORD: Final = 64
 """Our signed word has 70 characters at least; nothing that people read has so many in one piece."""
-_LONG: Final = re.compile(rf"[A-Za-z0-9_%+/=~-]{{{SHORTEST_WORD},}}+")
+_LONG: Final = re.compile(rf"(?<![A-Za-z0-9_%+/=~-])[A-Za-z0-9_%+/=~-]{{{SHORTEST_WORD},}}+")
 _WORD: Final = re.compile(rf"\b{PARAM}[ \t]*+=[ \t]*+[^\s;,<>\"]*+", re.IGNORECASE)
 _INLINE: Final = re.compile(r"inline[ \t]*+:[ \t]*+\S*+", re.IGNORECASE)
 _BRACKETS: Final = re.compile(r"([<>])")
@@ -96,12 +100,12 @@ def blanked(data: bytes) -> Blanked:
         first = f"{what}{len(data)} bytes that cannot be read"
         return Blanked(first, first)
     first = _first(message)
-    return Blanked(first, _fitting([first, *_headers(message), "", *_body(message)]))
+    return Blanked(first, _fitting(chain((first,), _headers(message), ("",), _body(message))))
 
 
 def blanked_description(description: str, first: str) -> Blanked:
     """A session description, or a fragment of one (RFC 8840), that came by HTTP; `first` is ours."""
-    return Blanked(first, _fitting([first, "", *_described(description)]))
+    return Blanked(first, _fitting(chain((first, ""), _described(description))))
 
 
 def _first(message: Request | Response) -> str:
@@ -148,7 +152,7 @@ def _body(message: Request | Response) -> Iterator[str]:
 
 def _described(text: str) -> Iterator[str]:
     """Line by line, until there is more than anybody is shown."""
-    for line in _BREAKS.split(text)[:MAX_LINES]:
+    for line in _BREAKS.split(text, maxsplit=MAX_LINES)[:MAX_LINES]:
         kind, equal, value = line.partition("=")
         name = value.partition(":")[0]
         if equal and (kind in LINES or (kind == "a" and name in ATTRIBUTES)) and len(kind) == 1:
@@ -164,6 +168,8 @@ def _described(text: str) -> Iterator[str]:
 def _address(value: str) -> str:
     """A value with URIs: none of their passwords, and none of the headers that stand behind their `?`."""
     before = value.rpartition("@")[0]
+    if value.count("<") > MOST_ADDRESSES:
+        return f"({len(value)} characters)"
     if len(value) <= MOST_READ and ("?" in value or "%" in before or before.count(":") > 1):
         bare = "<" not in value
         pieces = _BRACKETS.split(value)
@@ -216,9 +222,14 @@ def _shown(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
-def _fitting(lines: list[str]) -> str:
-    text = "\n".join(lines)
-    if len(text) <= MAX_TEXT:
-        return text
-    more = f"\n({len(text)} characters in all)"
-    return text[: MAX_TEXT - len(more)] + more
+def _fitting(lines: Iterable[str]) -> str:
+    """As many as there is room for; nobody looks at the others."""
+    fitting: list[str] = []
+    room = MAX_TEXT - len(MORE) - 1
+    for line in lines:
+        room -= len(line) + 1
+        if room < 0:
+            fitting.append(MORE)
+            break
+        fitting.append(line)
+    return "\n".join(fitting)

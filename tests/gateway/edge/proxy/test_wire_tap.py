@@ -159,6 +159,28 @@ async def test_nothing_is_kept_of_who_places_no_call(bare: Exchange, seen: Seen)
     assert len(bare.edges[0]._board.tap._waiting) == 3
 
 
+async def test_an_invite_that_waited_too_long_begins_anew(bare: Exchange, seen: Seen) -> None:
+    caller, _ = await opened(bare, seen, ha1=lambda user, algorithm: None)
+    tap = bare.edges[0]._board.tap
+    caller.send("INVITE", OFFER)
+    await caller.next(401)
+    await asyncio.sleep(wire_tap.WAITING_S + 1)
+    caller.send("INVITE", OFFER)
+    await caller.next(401)
+    (waiting,) = tap._waiting.values()
+    assert len(waiting.messages) == 2, "the INVITE that came now, and its answer"
+
+
+async def test_who_cannot_keep_what_is_seen_harms_no_call(bare: Exchange) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("no room")
+
+    await bare.edge(on_wire=fails)
+    caller, line = await bare.caller(), await bare.line()
+    await bare.call(caller, line)
+    await hung_up(caller, line)
+
+
 async def test_what_waits_is_bounded(bare: Exchange, seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire_tap, "MAX_WAITING", 5)
     monkeypatch.setattr(wire_tap, "MAX_OF_WAITING", 3)
@@ -175,6 +197,12 @@ async def test_what_waits_is_bounded(bare: Exchange, seen: Seen, monkeypatch: py
     assert list(tap._waiting) == [f"scan{n}" for n in range(15, 20)]
     assert {len(one.messages) for one in tap._waiting.values()} == {3}
     assert tap._waiting_bytes == sum(len(seen.data) for one in tap._waiting.values() for seen in one.messages)
+    monkeypatch.setattr(wire_tap, "MAX_WAITING_BYTES", 2_000)
+    caller.call_id = "one more"
+    caller.send("INVITE", OFFER)
+    await caller.next(401)
+    assert "one more" in tap._waiting
+    assert 0 < tap._waiting_bytes <= 2_000
 
 
 async def test_of_very_many_messages_of_a_call_some_are_left_out_and_counted(
