@@ -153,7 +153,9 @@ async def test_no_key_is_kept_anywhere(tmp_path: Path) -> None:
         await caller.next(200, "BYE", HANGS_S)
         await asyncio.to_thread(house.wait_for, "its end", lambda: house.events("call.ended"))
         (call,) = house.calls()
-        said = str(house.get(f"/api/calls/{call['call_id']}")) + str(house.get("/metrics"))
+        course = str(house.get(f"/api/calls/{call['call_id']}/course"))
+        assert course.count("(blanked)") > 8, "its SIP is shown, with all these keys in it"
+        said = str(house.get(f"/api/calls/{call['call_id']}")) + str(house.get("/metrics")) + course
     finally:
         phone.close()
         caller.close()

@@ -10,6 +10,7 @@ from gateway.config.settings import Settings
 from gateway.run.child_environment import environment
 from model import json_log
 from model.ears import SOCKET_VARIABLE
+from model.log_ear import EAR_VARIABLE
 
 
 @pytest.fixture(autouse=True)
@@ -35,8 +36,9 @@ def test_settings_of_a_file_reach_the_engine_too(tmp_path: Path, monkeypatch: py
         engine_calls=3,
         log_level="debug",
     )
-    told = environment(settings, "boot", tmp_path / "ears")
+    told = environment(settings, "boot", tmp_path / "ears", tmp_path / "log")
     assert told["OF_OUR_OWN"] == "kept"
     assert (told["VOICEGATE_REDIS_URL"], told["VOICEGATE_CHROMA"]) == ("redis://:secret@h/0", "/weights")
     assert (told["VOICEGATE_ENGINE_CALLS"], told[SOCKET_VARIABLE]) == ("3", str(tmp_path / "ears"))
     assert told[json_log.LEVEL_VARIABLE] == "debug"
+    assert told[EAR_VARIABLE] == str(tmp_path / "log")
