@@ -23,6 +23,7 @@ from redis.exceptions import ResponseError
 from gateway.ipc.wire_message import PROTOCOLS, WireMessage
 from gateway.store.call_record import read_json
 from gateway.store.living_calls import LivingCalls, ladder_keys, log_keys
+from gateway.store.session_writer import Command
 
 LADDER_BYTES: Final = 32 << 20
 """Of all calls' ladders that one process keeps in Redis; the embedded one has 256 MB for everything."""
@@ -114,16 +115,17 @@ class Trails:
         text = json.dumps({"n": kept.count, **entry}, separators=(",", ":"), default=str)
         kept.count += 1
         early, late = self._keys(call_id)
-        if kept.count <= self._first:
+        if kept.count <= self._first + self._last:
             kept.size += len(text)
             self._size += len(text)
-            key, trim = early, ("LTRIM", early, "0", str(self._first - 1))
-        else:
-            if kept.count <= self._first + self._last:
-                kept.size += len(text)
-                self._size += len(text)
-            key, trim = late, ("LTRIM", late, str(-self._last), "-1")
-        self._living.put(("RPUSH", key, text), trim, ("EXPIRE", key, self._living.ttl))
+        key = early if kept.count <= self._first else late
+        commands: list[Command] = [("RPUSH", key, text)]
+        if key is late:
+            commands.append(("LTRIM", late, str(-self._last), "-1"))
+        elif kept.count in (1, self._first):  # a process before this one may have put many there
+            commands.append(("LTRIM", early, "0", str(self._first - 1)))
+        # each time: of several writes any may be lost, and what has no TTL stays for good
+        self._living.put(*commands, ("EXPIRE", key, self._living.ttl))
         self._make_room()
 
     def _make_room(self) -> None:
