@@ -22,6 +22,7 @@ from gateway.cli.doctor.diagnosis import Diagnosis, State, ok
 from gateway.cli.doctor.doctor_certificate import certificate, trunk_certificates
 from gateway.cli.doctor.doctor_chat_server import chat_server
 from gateway.cli.doctor.doctor_libraries import chroma, models, speech, telephones
+from gateway.cli.doctor.doctor_servers import collector, provider
 from gateway.cli.doctor.doctor_stores import office, redis, sql, watermark_keys, witnesses
 from gateway.cli.house.consented_languages import unconsented
 from gateway.cli.house.house_state import house_state, telephone_states, trunk_states
@@ -76,6 +77,8 @@ def examine(settings: Settings) -> Iterator[Diagnosis]:
         dialplans,
         trunks,
         receivers,
+        collector,
+        provider,
         registered,
         telephones,
         speech,

@@ -40,6 +40,8 @@ class TellOutcome:
     """how long it wants to be left alone"""
     answered: bool = False
     """it is there, and refuses this event"""
+    silent: bool = False
+    """the log has heard of such already, and nothing has become better since"""
 
 
 TAKEN: Final = TellOutcome("taken")
@@ -126,7 +128,8 @@ class Courier:
         if outcome.said == "taken":
             await asyncio.to_thread(deliveries.taken, receiver.name, [one])
         elif outcome.said == "never" or time.time() - one.since > receiver.retry_s:
-            log.error("receiver.missed", receiver=receiver.name, call_id=one.call_id, error=outcome.why)
+            if not outcome.silent:
+                log.error("receiver.missed", receiver=receiver.name, call_id=one.call_id, error=outcome.why)
             await asyncio.to_thread(deliveries.dead, receiver.name, one)
         else:
             if not one.tries:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.front.events.collector import Collector, CollectorAnswer
+from gateway.front.events.collector import Collector
 from gateway.front.events.courier import TAKEN, TellOutcome
 from gateway.front.events.event_shelf import KeptEvent
 from gateway.front.events.trace_spans import KEPT, SpanMaker
@@ -26,6 +26,8 @@ class TraceExport:
     def __init__(self, collector: Collector, key: bytes) -> None:
         self._collector = collector
         self._maker = SpanMaker(key)
+        self._misses = False
+        """the last span was one that the collector will never take"""
 
     def wants(self, event: KeptEvent) -> bool:
         """Whether it is a span."""
@@ -34,10 +36,11 @@ class TraceExport:
     async def tell(self, event: KeptEvent, missed: int) -> TellOutcome:
         """Posts its span."""
         request = self._maker.request(event, self._collector.resource)
-        return _outcome_of(await self._collector.post("traces", request))
-
-
-def _outcome_of(answer: CollectorAnswer) -> TellOutcome:
-    if answer.took:
-        return TellOutcome("never", "it took the request and not the span") if answer.rejected else TAKEN
-    return TellOutcome("never" if answer.status in NEVER else "later", answer.why, answer.after_s)
+        answer = await self._collector.post("traces", request)
+        if not answer.took and answer.status not in NEVER:
+            return TellOutcome("later", answer.why, answer.after_s)
+        missed_before, self._misses = self._misses, not answer.took or bool(answer.rejected)
+        if not self._misses:
+            return TAKEN
+        why = answer.why or "it took the request and not the span"
+        return TellOutcome("never", why, silent=missed_before)

@@ -22,6 +22,7 @@ import structlog
 from gateway.config.private_file import private_bytes
 from gateway.config.settings import SERVER_URL, Settings
 from gateway.errors import SettingsError, VoicegateError
+from gateway.front.events.failed_delivery import is_untrusted, why_undelivered
 from gateway.front.house.guarded_transport import guarded_client
 from gateway.front.http.id_token import KeysById, LoginRefused, ProviderKey, read_keys
 
@@ -40,6 +41,13 @@ ERROR_CODE: Final = re.compile(r"[a-z_]{1,40}")
 T = TypeVar("T")
 
 log = structlog.get_logger("http")
+
+
+Told = Callable[[str], object]
+
+
+def _log(why: str) -> None:
+    log.warning("login.provider_away", error=why)
 
 
 class ProviderAway(VoicegateError):
@@ -90,19 +98,29 @@ class _KnownFor(Generic[T]):
 
 
 class IdentityProvider:
-    """The one with that issuer, to which this gateway is `client_id`; `secret` None: it wants none."""
+    """The one with that issuer, to which this gateway is `client_id`; `secret` None: it wants none.
 
-    def __init__(self, issuer: str, client_id: str, secret: str | None = None) -> None:
+    `told` hears why it cannot be asked, each time that it was.
+    """
+
+    def __init__(
+        self,
+        issuer: str,
+        client_id: str,
+        secret: str | None = None,
+        told: Told = _log,
+    ) -> None:
         self.issuer = issuer
         self.client_id = client_id
         self._secret = secret
+        self._tell = told
         self._facts = _KnownFor(self._discovered)
         self._keys = _KnownFor(self._key_set)
         self._trust = ssl.create_default_context()
         self._client: httpx.AsyncClient | None = None
 
     @classmethod
-    def of(cls, conf: Settings) -> IdentityProvider | None:
+    def of(cls, conf: Settings, told: Told = _log) -> IdentityProvider | None:
         """The one that the settings name. Raises `SettingsError`."""
         if conf.oidc_issuer is None or conf.oidc_client_id is None:
             return None
@@ -112,7 +130,7 @@ class IdentityProvider:
             if not written or not written.isascii() or b"\n" in written:
                 raise SettingsError(f"{SETTING}: {conf.oidc_secret_file} should have one line, in ASCII")
             secret = written.decode()
-        return cls(conf.oidc_issuer, conf.oidc_client_id, secret)
+        return cls(conf.oidc_issuer, conf.oidc_client_id, secret, told)
 
     async def close(self) -> None:
         """Lets go of its connections."""
@@ -186,7 +204,7 @@ class IdentityProvider:
         try:
             return await self._answered(method, url, **more)
         except ProviderAway as away:
-            log.warning("login.provider_away", error=str(away))
+            self._tell(str(away))
             raise
 
     async def _answered(self, method: str, url: str, **more: Any) -> dict[str, Any]:
@@ -203,7 +221,9 @@ class IdentityProvider:
         except TimeoutError:
             raise ProviderAway(f"the provider did not answer within {ANSWER_S:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:  # its text may have the URL
-            raise ProviderAway(f"the provider cannot be asked ({type(error).__name__})") from None
+            if is_untrusted(error):  # by the next try this machine may trust others
+                await asyncio.to_thread(self._trust.load_default_certs)
+            raise ProviderAway(f"the provider cannot be asked: {why_undelivered(error)}") from None
         try:
             table = json.loads(body)
         except (ValueError, RecursionError):

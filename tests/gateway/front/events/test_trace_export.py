@@ -131,6 +131,25 @@ async def test_what_the_collector_does_not_take_waits_unless_it_never_will(
         assert (await export.tell(CALL[0], 0)).said == said
 
 
+async def test_spans_that_are_never_taken_are_told_of_once(
+    collector: HookReceiver, export: TraceExport
+) -> None:
+    refuses: Callable[[object], int] = lambda _: 400  # noqa: E731
+    takes: Callable[[object], int] = lambda _: 200  # noqa: E731
+    async with asyncio.timeout(HANGS_S):
+        collector.answers = refuses
+        first, second = [await export.tell(one, 0) for one in CALL[:2]]
+        collector.answers = takes
+        collector.says = b'{"partialSuccess": {"rejectedSpans": "1"}}'
+        third = await export.tell(CALL[2], 0)
+        collector.says = b"{}"
+        assert (await export.tell(CALL[3], 0)).said == "taken"
+        collector.answers = refuses
+        last = await export.tell(CALL[4], 0)
+    assert [one.said for one in (first, second, third, last)] == ["never"] * 4
+    assert [one.silent for one in (first, second, third, last)] == [False, True, True, False]
+
+
 @pytest.mark.parametrize(
     "url",
     ["http://collector.example.com:4318", "ftp://localhost", "http://localhost.example.com", "https://u:p@x.example",
