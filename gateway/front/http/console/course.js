@@ -139,7 +139,7 @@ function goOn(course) {
   }
   again(Math.max(LATER_MS, SPARE * took));
   if (stream && stream.readyState !== EventSource.CLOSED) return;
-  stream = new EventSource(`/api/events?call_id=${encodeURIComponent(callId)}`);
+  stream = new EventSource(`/api/events?call_id=${encodeURIComponent(course.call.call_id)}`); // the page's may be the caller's own
   for (const type of ["call.answered", "call.disclosed", "turn.heard", "turn.said", "key", "transfer", "consent.refused", "mark.alarm", "quality", "message.left", "call.ended", "call.note"]) stream.addEventListener(type, happened);
 }
 
