@@ -8,6 +8,7 @@ const ANSWER_MS = 15000;
 const TYPED_MS = 350; // who writes on is not searched for yet
 const SOON_MS = 2000; // it is asked so often at most, whatever happens
 const AGAIN_MS = 5000;
+const WRITTEN_MS = 700; // what was told stands in the registry by then
 const TELLS = ["call.offered", "call.answered", "call.ended", "call.refused"];
 const TEXTS = ["caller", "called", "id", "route", "voice", "least_s", "most_s"];
 const OF_REFUSED = ["caller", "called", "id", "since", "until", "cursor"];
@@ -296,7 +297,7 @@ function happened() {
   soon = setTimeout(() => {
     soon = 0;
     if (!document.hidden) load({ quietly: true });
-  }, Math.max(150, asked + SOON_MS - Date.now()));
+  }, Math.max(WRITTEN_MS, asked + SOON_MS - Date.now()));
 }
 
 setInterval(() => {
