@@ -104,7 +104,8 @@ CASES = {
     ),
     "VoicegateTrunkDown": AlertCase(
         {f'voicegate_trunk_up{{{A},trunk="out"}}': "1 0x9"}, "6m", {**HERE, "trunk": "out"},
-        [{f'voicegate_trunk_up{{{A},trunk="out"}}': "1x9"}],
+        [{f'voicegate_trunk_up{{{A},trunk="out"}}': "1x9"},
+         {f'voicegate_trunk_up{{{A},trunk="out"}}': "0x9", f'voicegate_trunk_out{{{A},trunk="out"}}': "1x9"}],
     ),
     "VoicegateTaskFails": AlertCase(
         {f'voicegate_task_failures_total{{{A},process="front",task="front.seal"}}': "0+1x15"}, "10m",
@@ -120,6 +121,12 @@ CASES = {
         {f'voicegate_events_waiting{{{A},receiver="crm"}}': "2000x30"}, "15m", {**HERE, "receiver": "crm"},
         [{f'voicegate_events_waiting{{{A},receiver="crm"}}': "100x30",
           f'voicegate_events_missed_total{{{A},receiver="crm"}}': "7x30"}],
+    ),
+    "VoicegateEventsNotKept": AlertCase(
+        {f'voicegate_alarms_total{{{A},kind="events not kept"}}': "0x3 1x10"}, "5m",
+        {**HERE, "kind": "events not kept"},
+        [{f'voicegate_alarms_total{{{A},kind="events not kept"}}': "4x15",
+          f'voicegate_alarms_total{{{A},kind="rtp moved"}}': "0x3 1x10"}],
     ),
     "VoicegateSessionsLost": AlertCase(
         {f'voicegate_sessions{{{A},hall="hall0",what="lost"}}': "0x5 5x10"}, "8m", {**HALL, "what": "lost"},
