@@ -54,10 +54,10 @@ class TrunkDesk:
         self.calls = OutCalls(board, self.known, self.use, phones, flow_failed)
         self._requests = TrunkRequests(board.transactions, board.toward_callers, self.connect)
         self.registrations = {
-            name: Registration(one.ways, self._requests)
-            for name, one in self.known.items()
-            if one.trunk.register
+            name: self._registration(one) for name, one in self.known.items() if one.trunk.register
         }
+        self._ending: set[KnownTrunk] = set()
+        """those of the former that are told that we are not there any more"""
         self._pinged: dict[str, float] = {}
         self._looked_up = -LOOK_UP_EVERY_S
         self._was_up: dict[str, bool] = {}
@@ -65,6 +65,11 @@ class TrunkDesk:
 
     def _know(self, trunk: Trunk) -> KnownTrunk:
         return KnownTrunk(trunk, self._board.config.trust, self._board.ports)
+
+    def _registration(self, known: KnownTrunk) -> Registration:
+        board = self._board
+        requests = TrunkRequests(board.transactions, board.toward_callers, known.connect)
+        return Registration(known.ways, requests)
 
     def of(self, flow: Flow, host: str = "") -> str | None:
         """The name of the trunk that somebody is. `host`: see `KnownTrunk.is_peer`."""
@@ -116,13 +121,29 @@ class TrunkDesk:
             else:
                 self.use[name] = TrunkUse(one.trunk)
         for name in (*gone, *known):
-            self.registrations.pop(name, None)
+            self._end_registration(name, new.get(name))
             self._pinged.pop(name, None)
             if name in known and known[name].trunk.register:
-                self.registrations[name] = Registration(known[name].ways, self._requests)
+                self.registrations[name] = self._registration(known[name])
         self._looked_up = -LOOK_UP_EVERY_S
         self._taken.set()
         self._close_unused()
+
+    def _end_registration(self, name: str, new: Trunk | None) -> None:
+        """Unless the new one takes its place."""
+        registration = self.registrations.pop(name, None)
+        if registration is None or not registration.registered or (new and registration.is_like(new)):
+            return
+        (former,) = (one for one in self._former if one.ways is registration.ways)
+
+        async def end() -> None:
+            try:
+                await registration.end()
+            finally:
+                self._ending.discard(former)
+
+        self._ending.add(former)
+        self._board.spawn(end())
 
     def _close_unused(self) -> None:
         """Connections to what trunks were before a reload, and of peers that would not be taken any more.
@@ -135,10 +156,10 @@ class TrunkDesk:
         in_use = talking.union(*(one.opened for one in self.known.values()))
         open_still = []
         for one in self._former:
-            if not self.calls.leave_by(one):
-                for flow in one.opened - in_use:
-                    flow.close()
-            if self.calls.leave_by(one) or one.opened & talking:
+            needed = one in self._ending or self.calls.leave_by(one)
+            for flow in () if needed else one.opened - in_use:
+                flow.close()
+            if needed or one.opened & talking:
                 open_still.append(one)
         peers = self._board.ports.unwelcome()
         for flow in peers:

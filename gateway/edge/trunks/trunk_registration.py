@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Final
 
 from gateway.edge.grammar.sip_message import Response
 from gateway.edge.trunks.digest_answer import Credentials
+from gateway.edge.trunks.trunk import Trunk
 from gateway.edge.trunks.trunk_requests import TrunkRequests
 from gateway.edge.trunks.trunk_ways import TrunkWay, TrunkWays
 from gateway.errors import NoFlow
@@ -58,6 +60,22 @@ class Registration:
         self.why = why
         wait_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(self._failed - 1, 8))
         self._next_at = self._clock() + wait_s * (0.75 + secrets.randbelow(500) / 1000)
+
+    def is_like(self, trunk: Trunk) -> bool:
+        """Whether that trunk's registration takes this one's place where it is kept."""
+        mine = self.ways.trunk
+        places = ((one.user, one.realm_host, one.hosts, one.transport) for one in (mine, trunk))
+        return trunk.register and len(set(places)) == 1
+
+    async def end(self) -> None:
+        """Has the trunk forget us, if it will. Never raises for what it does."""
+        for way in self.ways.in_order[:1]:
+            with contextlib.suppress(NoFlow, PermissionError):
+                await self._requests.ask(
+                    self.ways.trunk, way, "REGISTER", {"Expires": "0"},
+                    call_id=self._call_id, cseq=self._cseq, contact=True, credentials=self._credentials,
+                )  # fmt: skip
+        self._until = 0.0
 
     async def _register(self, way: TrunkWay) -> str | None:
         """Why it was not taken there; None: it was."""

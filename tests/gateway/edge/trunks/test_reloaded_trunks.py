@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -142,3 +144,61 @@ async def test_a_peer_whose_name_a_trunk_does_not_show_any_more_is_asked_for_a_p
     edge.trunks.take([carriers.trunk(shows=("other.example",))])
     who.send("INVITE", OFFER, PAI)
     await who.next(401)
+
+
+class Keeper(asyncio.DatagramProtocol):
+    """A registrar that takes whoever comes; `asked` are the seconds of each REGISTER."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+        self.came = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport: Any = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        text = data.decode()
+        if not text.startswith("REGISTER"):
+            return
+        self.asked.append(int(text.partition("Expires: ")[2].partition("\r\n")[0]))
+        kept = [line for line in text.split("\r\n") if re.match("(Via|From|To|Call-ID|CSeq):", line)]
+        answer = ["SIP/2.0 200 OK", *kept, f"Expires: {self.asked[-1]}", "Content-Length: 0", "", ""]
+        self.transport.sendto("\r\n".join(answer).encode(), addr)
+        self.came.set()
+
+    async def has(self, count: int) -> list[int]:
+        async with asyncio.timeout(HANGS_S):
+            while len(self.asked) < count:
+                self.came.clear()
+                await self.came.wait()
+        return self.asked
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [(None, [600, 0]), ({"register": False}, [600, 0]), ({"user": "other"}, [600, 0]), ({"calls": 9}, [600])],
+    ids=["gone", "registers no more", "another user", "as before"],
+)
+async def test_a_trunk_that_is_gone_is_told_that_we_are_not_there(
+    bare: Exchange, changes: dict[str, Any] | None, says: list[int]
+) -> None:
+    """Else it would send us calls until our registration runs out."""
+    loop = asyncio.get_running_loop()
+    transport, keeper = await loop.create_datagram_endpoint(Keeper, local_addr=("127.0.0.1", 0))
+    port = transport.get_extra_info("sockname")[1]
+    trunk = Trunk(
+        name="t", hosts=(TrunkHost("127.0.0.1", port),), user="u", register=True, ping_s=0, expires_s=600
+    )
+    bare.trunks = (trunk,)
+    edge = await bare.edge()
+    await edge.trunks.registrations["t"].renew()
+    assert edge.trunks.registrations["t"].registered
+    edge.trunks.take([] if changes is None else [dataclasses.replace(trunk, **changes)])
+    assert await keeper.has(len(says)) == says
+    async with asyncio.timeout(HANGS_S):
+        while edge.trunks._ending:  # noqa: ASYNC110  # nobody waits for it
+            await asyncio.sleep(0.001)
+    assert keeper.asked == says
+    edge.trunks._close_unused()
+    assert edge.trunks._former == []
+    transport.close()
