@@ -17,6 +17,7 @@ import uvicorn
 from starlette.testclient import TestClient
 
 from gateway.config.settings import Settings
+from gateway.front.events.event_file import ShelfError
 from gateway.front.events.event_shelf import EventShelf, NewEvent
 from gateway.front.http import event_feed as module
 from gateway.front.http.app import build_app
@@ -155,6 +156,24 @@ async def test_who_was_away_for_too_long_is_told_of_the_gap(fed: Fed) -> None:
         assert (await listener.event())["id"] == later, "nothing is missing between"
     async with fed.listens(**{"Last-Event-ID": "0123456789abcdef-5"}) as listener:
         assert "gap" in await listener.next_part(), "an id of another house's file"
+
+
+async def test_a_listener_hears_of_a_file_that_broke_and_then_what_happens(fed: Fed) -> None:
+    """The numbers of the next file begin anew: nothing of it is taken for what was told already."""
+    before = await fed.calls("c1", "c2", "c3")
+    async with fed.listens("?after=start") as listener:
+        assert await listener.calls(3) == ["c1", "c2", "c3"]
+        fed.shelf.close()
+        (fed.folder / "events.db").write_bytes(b"no database, " * 1000)
+        with contextlib.suppress(ShelfError):  # unless the listener has met it first
+            fed.shelf.last()
+        after = await fed.calls("c4", "c5")
+        gap = await listener.event()
+        assert (gap["type"], gap["after"]) == ("gap", before[-1])
+        assert [(await listener.event())["id"] for _ in after] == after
+    async with fed.listens(**{"Last-Event-ID": before[1]}) as listener:
+        assert (await listener.event())["type"] == "gap"
+        assert await listener.calls(2) == ["c4", "c5"]
 
 
 async def test_a_listener_may_ask_for_one_call_or_some_types(fed: Fed) -> None:
