@@ -85,10 +85,11 @@ class PlanDesk:
     async def route(self, request: Request) -> Response:
         """Which route a call would take, and why not those before it."""
         named = dict(request.query_params) | {"header": request.query_params.getlist("header")}
+        plan = self._house.plan()
         try:
             asked = RouteAsked.model_validate(named)
             tried = try_route(
-                self._house.plan(), called=asked.called, caller=asked.caller, source=asked.source,
+                plan, called=asked.called, caller=asked.caller, source=asked.source,
                 at=asked.at, headers=asked.header,
             )  # fmt: skip
         except ValidationError as error:
@@ -103,7 +104,7 @@ class PlanDesk:
                 "passed": [{"name": name, "why": why} for name, why in passed],
                 "status": tried.status,
                 "why": tried.why,
-                "plan": self._house.plan().version,
+                "plan": plan.version,
             }
         )
 

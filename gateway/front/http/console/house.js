@@ -1,7 +1,7 @@
 // How the house is: asked every five seconds while somebody looks. Its plans are plans.js's matter.
 
 import { Refused, ask } from "./asking.js";
-import { mayAct, planIs, showUsers } from "./plans.js";
+import { forgetPlan, mayAct, planIs, showUsers } from "./plans.js";
 import { fill, lasting, made, moment, say, size } from "./rows.js";
 import { showTrunks } from "./trunks.js";
 
@@ -46,6 +46,9 @@ async function look() {
 }
 
 function blank(text, login = false) {
+  shownAt = 0;
+  for (const body of document.querySelectorAll("tbody, #facts")) body.replaceChildren(); // it was for whoever was there
+  forgetPlan();
   gateway("", "Not shown");
   for (const part of document.querySelectorAll("[data-shown]")) part.hidden = true;
   byId("stale").hidden = true;

@@ -6,13 +6,18 @@ import { fill, made, moment, say } from "./rows.js";
 
 const RELOAD_MS = 90000; // as long as the gateway gives itself
 const byId = (id) => document.getElementById(id);
+let shown = ""; // the version whose routes are shown
 
 export function mayAct(rights) {
+  if (byId("plan-acts").hidden === rights.includes("plans.reload")) shown = ""; // targets' addresses come, or go
   byId("plan-acts").hidden = !rights.includes("plans.reload");
   byId("plan-no-right").hidden = rights.includes("plans.reload");
 }
 
-let shown = "";
+export function forgetPlan() {
+  shown = "";
+  for (const part of ["plan-from", "plan-told", "voices", "tried"]) byId(part).replaceChildren();
+}
 
 // The version that is in force now: its routes are asked for when it is another one.
 export async function planIs(version) {

@@ -7,10 +7,11 @@ export function fill(body, rows, none) {
   if (table.getAttribute("role") !== "table") dress(table);
   const had = new Map([...body.rows].map((tr) => [tr.dataset.key, tr]));
   const wanted = rows.length ? rows : [{ key: "", cells: [{ text: none, className: "none" }] }];
+  const keys = new Set(wanted.map(({ key }) => String(key)));
+  for (const [key, tr] of had) if (!keys.has(key)) tr.remove(); // first: a row that moves loses the focus
   let place = body.firstElementChild;
   for (const { key, cells } of wanted) {
     const tr = had.get(key) ?? document.createElement("tr");
-    had.delete(key);
     tr.dataset.key = key;
     tr.setAttribute("role", "row");
     cells.forEach((cell, index) => put(tr, index, cell, names[index]));
@@ -19,7 +20,6 @@ export function fill(body, rows, none) {
     if (tr === place) place = place.nextElementSibling;
     else body.insertBefore(tr, place);
   }
-  for (const tr of had.values()) tr.remove();
 }
 
 // On a small screen rows are blocks: what they are is said by roles then.

@@ -291,6 +291,11 @@ async def test_what_is_read_stays_where_it_is_while_the_page_asks_again(
     assert await page.get_by_label("Caller").input_value() == "anna"
     rows = page.get_by_role("table", name="Processes of the house").get_by_role("rowheader")
     assert await rows.all_inner_texts() == ["ears", "front"]
+    house.desk.shown = replace(HOUSE, processes=(front,))  # the row above it goes
+    await asked_again(page)
+    await expect(rows).to_have_text(["front"])
+    assert await cell.get_attribute("data-mine") == "1"
+    assert await page.evaluate("getSelection().toString()") == "front"
     house.desk.shown = replace(HOUSE, processes=())
     await asked_again(page)
     await expect(table).to_contain_text("Nobody says.")
@@ -326,11 +331,13 @@ async def test_who_may_not_read_is_told_so_and_led_to_the_login(page: Page, hous
 async def test_a_right_that_is_taken_back_is_gone_from_the_page(page: Page, house: HouseStage) -> None:
     await logged_in(page, house, "operator")
     await expect(page.get_by_role("button", name="Reload")).to_be_visible()
+    await expect(page.get_by_role("table", name="Targets")).to_contain_text(TARGET)
     (token,) = house.tokens.listed()
     house.tokens.revoke(token.token_id, "a test")
     await page.evaluate("dispatchEvent(new Event('house:changed'))")
     await expect(page.get_by_role("link", name="Log in", exact=True).first).to_be_visible()
     await expect(page.get_by_role("button", name="Reload")).to_be_hidden()
+    await expect(page.locator("#targets")).not_to_contain_text(TARGET)
 
 
 @pytest.mark.parametrize(("width", "height"), [(360, 740), (550, 450)], ids=["a telephone", "200 per cent"])
