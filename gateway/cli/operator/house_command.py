@@ -39,6 +39,9 @@ def house_lines(told: Mapping[str, Any]) -> Iterator[str]:
     yield tame(f"version {build['version']} {build['commit']}, plan {told['plan']}, engine {speaks}")
     if (disk := told["disk"]) is not None:
         yield f"disk: {disk['free'] / 1e9:.1f} GB free of {disk['all'] / 1e9:.1f} GB"
+    for one in told["certificates"]:
+        ends = "no end" if one["ends_at"] is None else f"{datetime.fromtimestamp(one['ends_at']):%Y-%m-%d}"
+        yield tame(f"certificate: {one['what']}, until {ends}")
     for kind, count in told["alarms"].items():
         yield tame(f"alarm: {kind} ({count} times)")
     for one in told["processes"]:

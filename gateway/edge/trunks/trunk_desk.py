@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 
 import structlog
@@ -25,7 +26,7 @@ from gateway.edge.trunks.trunk_registration import Registration
 from gateway.edge.trunks.trunk_requests import TrunkRequests
 from gateway.edge.trunks.trunk_use import TrunkUse
 from gateway.edge.trunks.trunk_ways import TrunkWay, TrunkWays
-from gateway.errors import NoFlow
+from gateway.errors import NoFlow, SettingsError
 from gateway.ipc.front_messages import TrunkState
 
 LOOK_UP_EVERY_S: Final = 60.0
@@ -100,6 +101,17 @@ class TrunkDesk:
         """Looks at their certificates' files. Raises `SettingsError` once for what does not hold."""
         for one in list(self.known.values()):
             one.tls.look()
+
+    def ends(self) -> list[tuple[str, str, datetime]]:
+        """Of each trunk that has them: its name, "certificate" or "authority", and when that ends.
+
+        It reads their files; one that cannot be read is left out: `look` has said why.
+        """
+        found = []
+        for name, one in list(self.known.items()):
+            with contextlib.suppress(SettingsError):
+                found += [(name, what, at) for what, at in one.tls.ends().items()]
+        return found
 
     def take(self, trunks: Sequence[Trunk]) -> None:
         """These from now on. Who is as before goes on as before; calls that have left keep their way.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -77,10 +77,11 @@ class EngineShown:
 
 @dataclass(frozen=True, slots=True)
 class CertificateShown:
-    """A certificate of the house."""
+    """A certificate: what TLS shows, or a trunk's own."""
 
-    whose: str
+    what: str
     sha256: str
+    """empty of a trunk's"""
     ends_at: float | None
     """seconds since the epoch"""
 
@@ -119,7 +120,7 @@ class HouseShown:
     ledger: str
     ledger_doubt: str
     office: str
-    certificate: CertificateShown | None
+    certificates: tuple[CertificateShown, ...]
     receivers: tuple[ReceiverShown, ...]
     collector: str | None
     """whom OpenTelemetry's traces are told"""
@@ -148,6 +149,7 @@ class HouseReport:
     def __post_init__(self) -> None:
         self._build = build_facts()  # as it was started: a checkout may be another one by now
         self._refused = Probe(partial(asyncio.to_thread, self._refused_for), ANSWER_S, "refused")
+        self._trunks = Probe(partial(asyncio.to_thread, self._trunk_certificates), ANSWER_S, "trunks")
         self._disk = Probe(partial(asyncio.to_thread, self._disk_space), ANSWER_S, "disk")
 
     async def shown(self, state: HouseState) -> HouseShown:
@@ -155,7 +157,10 @@ class HouseReport:
         edge = self.edge.stats()
         sip, web = Places(edge["slots"], edge["slots_free"]), Places(*self.web.slots())
         processes, *_ = await asyncio.gather(
-            asyncio.to_thread(self._processes), self._refused.state(), self._disk.state()
+            asyncio.to_thread(self._processes),
+            self._refused.state(),
+            self._disk.state(),
+            self._trunks.state(),
         )
         return HouseShown(
             at=time.time(),
@@ -176,7 +181,7 @@ class HouseReport:
             ledger=state.ledger,
             ledger_doubt=state.ledger_doubt,
             office=state.office,
-            certificate=self._certificate(),
+            certificates=(*self._own_certificate(), *(self._trunks.last or ())),
             receivers=tuple(
                 ReceiverShown(name, waiting, lost)
                 for name, (waiting, lost) in sorted(self.receivers.state().items())
@@ -200,16 +205,22 @@ class HouseReport:
         usage = shutil.disk_usage(self.settings.data_dir)
         return Places(usage.total, usage.free)
 
-    def _certificate(self) -> CertificateShown | None:
+    def _trunk_certificates(self) -> tuple[CertificateShown, ...]:
+        return tuple(
+            CertificateShown(f"the {what} of trunk {name}", "", at.timestamp())
+            for name, what, at in self.edge.trunks.ends()
+        )
+
+    def _own_certificate(self) -> Iterator[CertificateShown]:
         held = self.certificate.certificate
         if held is None:
-            return None
-        whose = "signed by this gateway itself" if self.certificate.self_signed else "of an authority"
+            return
+        what = "the house's, signed by itself" if self.certificate.self_signed else "the house's"
         try:
             ends_at = held.ends().timestamp()
         except ValueError:
             ends_at = None
-        return CertificateShown(whose, held.fingerprint, ends_at)
+        yield CertificateShown(what, held.fingerprint, ends_at)
 
 
 def processes_shown(

@@ -601,10 +601,11 @@ class EngineTold(AnswerShape):
 
 
 class CertificateTold(AnswerShape):
-    """What TLS shows."""
+    """What TLS shows, or a trunk's own."""
 
-    whose: str
+    what: str
     sha256: str
+    """empty of a trunk's"""
     ends_at: float | None
 
 
@@ -649,7 +650,7 @@ class HouseTold(AnswerShape):
     ledger_doubt: str
     office: str
     """who can read the consent office's keys, for whoever has plans.reload; else empty"""
-    certificate: CertificateTold | None
+    certificates: list[CertificateTold]
     receivers: list[ReceiverTold]
     collector: str | None
     alarms: dict[str, int]

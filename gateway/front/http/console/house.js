@@ -129,14 +129,14 @@ function process({ name, state, since, restarts, memory_bytes, error }, now) {
 }
 
 function facts(house) {
-  const { build, engine, certificate, disk } = house;
+  const { build, engine, certificates, disk } = house;
   const where = engine.at.length ? ` at ${engine.at.join(", ")}` : "";
   const told = [
     ["Version", [build.version, build.commit && `commit ${build.commit}`, `Python ${build.python}`].filter(Boolean).join(", ")],
     ["Calls now", house.calls],
     ["Telephones", `${house.registered} registered${house.unreachable ? `, ${house.unreachable} not reachable` : ""}`, house.unreachable],
     ["Engine", `${engine.kind}${engine.model ? ` (${engine.model})` : ""}${where}`],
-    ["Certificate", certificate ? ending(certificate, house.at) : "none: TLS is off", certificate?.ends_at && certificate.ends_at - house.at < SOON_S],
+    ["Certificates", certificates.map((one) => ending(one, house.at)).join("; ") || "none: TLS is off", certificates.some(({ ends_at }) => ends_at !== null && ends_at - house.at < SOON_S)],
     ["Disk of the data directory", disk ? `${size(disk.free)} free of ${size(disk.all)}` : "cannot be asked", !disk || disk.free < disk.all * LITTLE],
     ["Telemetry", house.collector ? `to ${house.collector}` : "none (VOICEGATE_OTLP_URL)"],
     ["Watermark", house.watermark],
@@ -156,10 +156,10 @@ function facts(house) {
   });
 }
 
-function ending({ whose, ends_at }, now) {
-  if (!ends_at) return `${whose}; when it ends is not known`;
+function ending({ what, ends_at }, now) {
+  if (ends_at === null) return `${what} says no end`;
   const left = ends_at - now;
-  return `${whose}, ${left > 0 ? `ends in ${lasting(left)}` : "is over since"} (${moment(ends_at)})`;
+  return left > 0 ? `${what} ends in ${lasting(left)} (${moment(ends_at)})` : `${what} ended on ${moment(ends_at)}`;
 }
 
 function list(box, lines, className = () => "") {

@@ -34,6 +34,7 @@ def test_a_house_that_takes_calls_says_so_and_how_its_parts_are() -> None:
         "takes calls", "1 calls now, free places: 23 of 24 telephones, 8 of 8 browsers",
         "version 0.2.0 , plan 0123456789ab, engine embedded",
     ]  # fmt: skip
+    assert "certificate: the house's, signed by itself, until 1970-01-01" in shown.output
     assert "crm: 3 events wait for it, 0 it is never told" in shown.output
     assert "refused in the last hour: 2 times 503, busy" in shown.output
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from gateway.config.certificate import asking
 from gateway.edge.trunks.trunk import Trunk, TrunkHost
+from gateway.edge.trunks.trunk_desk import TrunkDesk
 from gateway.edge.trunks.trunk_file import read_trunks
 from gateway.edge.trunks.trunk_tls import TrunkTls, why_ended
 from gateway.errors import SettingsError
@@ -71,6 +74,18 @@ shows = ["SIP.Example.com", "SHA256:%s"]
     now = datetime.datetime.now(datetime.UTC)
     assert why_ended(TrunkTls(trunk, asking), now) is None
     assert "its certificate ended on" in str(why_ended(TrunkTls(trunk, asking), max(ends.values())))
+
+
+def test_when_certificates_end_is_told_of_each_trunk_whose_files_can_be_read(tmp_path: Path) -> None:
+    certificates(tmp_path)
+    tls = 'transport = "tls"\ncertificate = "us.pem"\nkey = "us-key.pem"\n'
+    (trunk,) = read_trunks(written(tmp_path, LEAST + tls))
+    held = TrunkTls(trunk, asking)
+    ends = {"certificate": held.ends()["certificate"]}
+    desk: Any = SimpleNamespace(known={trunk.name: SimpleNamespace(tls=held)})
+    assert TrunkDesk.ends(desk) == [(trunk.name, "certificate", ends["certificate"])]
+    (tmp_path / "us.pem").unlink()
+    assert TrunkDesk.ends(desk) == []
 
 
 def test_two_trunks_are_not_known_by_one_certificate(tmp_path: Path) -> None:

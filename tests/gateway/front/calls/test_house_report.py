@@ -6,10 +6,13 @@ import asyncio
 import threading
 import time
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from gateway.config.certificate import Certificate
+from gateway.config.own_certificate import own_certificate
 from gateway.config.settings import Settings
 from gateway.front.calls.house_report import STEADY_S, engine_shown, place_of, processes_shown
 from gateway.front.house.process_starts import own_start
@@ -132,3 +135,26 @@ async def test_a_database_that_hangs_is_asked_once_and_keeps_nothing_from_being_
         while told.refused is None:
             told = await switch.front._report.shown(HouseState(True))
     assert told.refused == (RefusedFor(503, "busy", 1, 1.0),)
+
+
+async def test_certificates_that_end_are_told_the_houses_and_trunks_alike(
+    switch: Switch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front = switch.front
+    at = datetime(2026, 3, 2, tzinfo=UTC)
+    monkeypatch.setattr(front.edge.trunks, "ends", lambda: [("carrier", "authority", at)])
+    chain, key = tmp_certificate(front.settings)
+    monkeypatch.setattr(front.certificate, "certificate", Certificate(chain, key))
+    house, trunk = (await front._report.shown(HouseState(True))).certificates
+    assert house.what == "the house's, signed by itself"
+    assert house.ends_at is not None
+    assert 700 * 86_400 < house.ends_at - time.time() < 740 * 86_400, "for two years"
+    assert len(house.sha256) == 95
+    assert (trunk.what, trunk.sha256, trunk.ends_at) == ("the authority of trunk carrier", "", at.timestamp())
+
+
+def tmp_certificate(settings: Settings) -> tuple[Path, Path]:
+    """Such as the gateway signs itself."""
+    chain, key = settings.data_dir / "tls.pem", settings.data_dir / "tls-key.pem"
+    own_certificate(settings, chain, key)
+    return chain, key

@@ -50,7 +50,7 @@ HOUSE = HouseShown(
     processes=(ProcessShown("front", "up", 900.0, 0, 50_000_000),),
     build={"version": "0.2.0", "commit": "", "python": "3.11.2"},
     engine=EngineShown("embedded", "ready", "", ()), watermark="on, key k1", ledger="", ledger_doubt="",
-    office="runs as root", certificate=CertificateShown("signed by this gateway itself", "AB:CD", 2000.0),
+    office="runs as root", certificates=(CertificateShown("the house's, signed by itself", "AB:CD", 2000.0),),
     receivers=(ReceiverShown("crm", 3, 0),), collector=None, alarms={},
     refused=(RefusedFor(503, "busy", 2, 990.0),), disk=Places(10**11, 10**10),
 )  # fmt: skip
