@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import os
 import socket
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from gateway.config.private_file import write_private
 from gateway.config.settings import Settings
 from gateway.errors import StartError
 
@@ -87,11 +87,7 @@ def _names(settings: Settings) -> Iterable[x509.GeneralName]:
 
 
 def _put(path: Path, content: bytes) -> None:
-    new = path.with_suffix(".new")
     try:
-        new.unlink(missing_ok=True)
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
-        new.replace(path)
+        write_private(path, content.decode())
     except OSError as error:
         raise StartError(f"{path} cannot be written: {error.strerror}") from None

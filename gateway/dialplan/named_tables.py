@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar
 
-from gateway.config.secret_file import secret_in
+from gateway.config.private_file import secret_in
 from gateway.config.toml_mistake import toml_mistake
 from gateway.dialplan.plan_text import PlanFile, unknown
 from gateway.dialplan.toml_lines import lines_of
@@ -75,7 +75,9 @@ def secret_named(named: object, folder: Path, key: str, fail: Callable[[str, str
     if not isinstance(named, str) or not named:
         fail(key, f"{key} is the name of a file")
     try:
-        return secret_in(folder / named)
+        return secret_in(folder / named).decode()
+    except UnicodeDecodeError:
+        fail(key, f"{folder / named} cannot be read: it is not text")
     except ValueError as error:
         fail(key, str(error))
 

@@ -13,15 +13,14 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import os
 import secrets
-import tempfile
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from gateway.config.private_file import write_private
 from gateway.errors import VoicegateError
 
 REALM: Final = "voicegate"
@@ -194,7 +193,7 @@ class SipUsers:
                 password = typed_secret()
                 self._users[FIRST_USER] = SipUser.of(FIRST_USER, password)
                 self._write()
-                _write_private(self._first, json.dumps({"name": FIRST_USER, "password": password}))
+                write_private(self._first, json.dumps({"name": FIRST_USER, "password": password}))
                 return FIRST_USER, password
             try:
                 kept = json.loads(self._first.read_text())
@@ -241,7 +240,7 @@ class SipUsers:
 
     def _write(self) -> None:
         users = {name: user.row() for name, user in self._users.items()}
-        _write_private(self._path, json.dumps({"realm": REALM, "users": users}, indent=1))
+        write_private(self._path, json.dumps({"realm": REALM, "users": users}, indent=1))
         self._seen = None
 
 
@@ -275,7 +274,7 @@ def console_token(data_dir: Path) -> str:
         try:
             data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             with contextlib.suppress(FileExistsError):
-                _write_private(path, secrets.token_urlsafe(24), new=True)
+                write_private(path, secrets.token_urlsafe(24), new=True)
             return path.read_text().strip()
         except OSError as error:
             raise UsersError(_unwritten(path, error)) from None
@@ -291,20 +290,3 @@ def _unwritten(path: Path, error: OSError) -> str:
 def typed_secret() -> str:
     """79 random bits that can be typed: "k7vd-9xq2-m4tr-h6bn"."""
     return "-".join("".join(secrets.choice(_TYPED) for _ in range(4)) for _ in range(4))
-
-
-def _write_private(path: Path, text: str, *, new: bool = False) -> None:
-    """All or nothing, and never readable by others, not even for a moment. `new`: `FileExistsError`."""
-    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
-    try:
-        with os.fdopen(fd, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        if new:
-            os.link(temporary, path)
-        else:
-            os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
+from gateway.config.private_file import write_private
 from gateway.dialplan import Dialplan, Route
 
 log = structlog.get_logger("front")
@@ -45,14 +45,9 @@ class KeptPlans:
             "routes": [route.to_json() for route in plan.routes],
         }
         path = self._folder / f"{plan.version}.json"
-        whole = path.with_suffix(".new")
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with os.fdopen(os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-                json.dump(table, file, separators=(",", ":"))
-                file.flush()
-                os.fsync(file.fileno())
-            whole.replace(path)
+            write_private(path, json.dumps(table, separators=(",", ":")))
             for old in self._files()[:-MOST]:
                 old.unlink()
         except OSError as error:

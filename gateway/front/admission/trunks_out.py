@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -18,6 +17,7 @@ from typing import Any, Final
 
 import structlog
 
+from gateway.config.private_file import write_private
 from gateway.edge.router import Refuse
 from gateway.errors import VoicegateError
 from gateway.ipc.front_messages import TrunkOut, TrunkState
@@ -80,16 +80,8 @@ class TrunksOut:
             if out is not None:
                 new[name] = out
             text = json.dumps({one: asdict(is_out) for one, is_out in new.items()}, indent=1)
-            await asyncio.to_thread(self._write, text)
+            await asyncio.to_thread(write_private, self._file, text)
             self._out = new
-
-    def _write(self, text: str) -> None:
-        whole = self._file.with_suffix(".new")
-        with os.fdopen(os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        whole.replace(self._file)
 
 
 def _read(text: bytes) -> dict[str, TrunkOut]:
