@@ -24,7 +24,7 @@ from gateway.front.halls.headroom import HallRoom, Headroom
 from gateway.front.house.build_facts import build_facts
 from gateway.front.house.certificate_watch import CertificateWatch
 from gateway.front.house.metrics import Metrics
-from gateway.front.house.process_starts import at, process_starts
+from gateway.front.house.process_starts import process_starts, wall_time
 from gateway.front.house.resident_memory import resident
 from gateway.ipc.front_messages import HouseState
 from gateway.ipc.process_lives import ProcessLife, noted_lives
@@ -230,7 +230,7 @@ def processes_shown(
 
     `starts` is as `process_starts` has it, `memory` as `resident`.
     """
-    since = {name: at(started) for name, started in starts.items()}
+    since = {name: wall_time(started) for name, started in starts.items()}
     kept = [
         ProcessShown(
             name, _state_of(life, since.get(name)), since.get(name), life.restarts, memory.get(name),

@@ -17,7 +17,7 @@ from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 
 from gateway.front.events.collector import attributes
-from gateway.front.house.process_starts import at, own_start
+from gateway.front.house.process_starts import own_start, wall_time
 from model import __version__
 
 CUMULATIVE: Final = 2
@@ -127,9 +127,9 @@ class _Round:
         counts = next((labels[label] for label in OF_PROCESS if label in labels), "front")
         process = self._starts.get(counts, self._starts["front"] if last is None else last.process)
         if last is None:
-            since_ns = min(self._now_ns, int(at(process) * 1e9))
+            since_ns = min(self._now_ns, int(wall_time(process) * 1e9))
         elif process != last.process or value < last.value:
-            since_ns = min(self._now_ns, max(last.told_ns, int(at(process) * 1e9)))
+            since_ns = min(self._now_ns, max(last.told_ns, int(wall_time(process) * 1e9)))
         else:
             since_ns = last.since_ns
         self.told[series] = _Counted(process, since_ns, self._now_ns, value)

@@ -16,8 +16,8 @@ TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 def process_starts(runtime: Runtime, proc: Path = Path("/proc")) -> dict[str, float]:
     """Seconds from the machine's start to that of each process which the supervisor keeps, by name.
 
-    It is the same number each time as long as it is the same process, whatever becomes of the clock; `at`
-    makes a time of it. A process that has ended meanwhile is left out.
+    It is the same number each time as long as it is the same process, whatever becomes of the clock;
+    `wall_time` makes a time of it. A process that has ended meanwhile is left out.
     """
     found = {}
     for name, pid in kept_pids(runtime).items():
@@ -29,7 +29,7 @@ def process_starts(runtime: Runtime, proc: Path = Path("/proc")) -> dict[str, fl
     return found
 
 
-def at(since_boot_s: float) -> float:
+def wall_time(since_boot_s: float) -> float:
     """That moment in seconds since the epoch, by the clock as it is now."""
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + since_boot_s
 
