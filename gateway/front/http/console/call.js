@@ -1,6 +1,6 @@
 // One call from this page: microphone, offer and answer, the "events" channel, keypad, meters, state.
 
-import { away, here, refresh } from "/console/calls.js";
+import { away, here, refresh } from "/console/recent_calls.js";
 import { Conversation } from "/console/conversation.js";
 import { Devices } from "/console/devices.js";
 import { Meter } from "/console/meter.js";

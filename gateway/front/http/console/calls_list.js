@@ -1,7 +1,9 @@
 // The list of calls: what is searched, how it is sorted and which page is seen stands in the address, so that it can
 // be shared, and Back goes where one was. What happens in calls is told by the stream of events.
 
+import { Refused, ask, askWho, loginAddress } from "./asking.js";
 import { COLUMNS, Rows, heads } from "./calls_rows.js";
+import { byId, say, sayOrHide, sign } from "./elements.js";
 
 const PAGE = 50;
 const ANSWER_MS = 15000;
@@ -13,7 +15,6 @@ const TELLS = ["call.offered", "call.answered", "call.ended", "call.refused"];
 const TEXTS = ["caller", "called", "id", "route", "voice", "least_s", "most_s"];
 const OF_REFUSED = ["caller", "called", "id", "since", "until", "cursor"];
 const OF_CALLS = [...OF_REFUSED, "route", "voice", "least_s", "most_s", "poor", "state", "failed", "how", "sort"];
-const byId = (id) => document.getElementById(id);
 const form = byId("search");
 const field = form.elements;
 const rows = new Rows(byId("rows"));
@@ -101,22 +102,21 @@ async function load({ quietly = false, says = "" } = {}) {
   const mine = (asking = new AbortController());
   asked = Date.now();
   try {
-    const signal = AbortSignal.any([mine.signal, AbortSignal.timeout(ANSWER_MS)]);
-    const response = await fetch(`/api/${view}?${wanted}`, { headers: { Accept: "application/json" }, signal });
-    const told = await response.json().catch(() => ({}));
+    const told = await ask(`/api/${view}?${wanted}`, { within: ANSWER_MS, signal: mine.signal });
     if (mine.signal.aborted) return;
-    if (!response.ok) refused(response.status, told, wanted);
-    else if (Array.isArray(told[view])) shown(told, wanted, quietly ? "" : says);
+    if (Array.isArray(told[view])) shown(told, wanted, quietly ? "" : says);
     else problem("What answers is not the gateway. It is asked again.", true);
-  } catch {
-    if (!mine.signal.aborted) problem("The gateway does not answer. It is asked again.", true);
+  } catch (error) {
+    if (mine.signal.aborted) return;
+    if (error instanceof Refused) refused(error, wanted);
+    else problem("The gateway does not answer. It is asked again.", true);
   } finally {
     if (asking === mine) asking = null;
   }
 }
 
-function refused(status, told, wanted) {
-  if (status === 401) return location.assign(`/login?then=${encodeURIComponent(location.pathname + location.search)}`);
+function refused({ status, problem: told }, wanted) {
+  if (status === 401) return location.assign(loginAddress());
   if (status === 403) return problem(`You may not see calls: the right ${told.right ?? "calls.read"} is missing. Log in with a token that has it.`, false);
   if (status === 400 && wanted.get("cursor")) {
     const query = address();
@@ -147,7 +147,7 @@ function shown(told, wanted, says) {
   byId("none").hidden = listed.length > 0;
   byId("none").textContent = nothing();
   const count = counted(told, listed.length);
-  if (byId("count").textContent !== count) byId("count").textContent = count;
+  say(byId("count"), count);
   if (says !== "") byId("said").textContent = `${count}, ${listed.length} shown. ${says}`;
   byId("previous").setAttribute("aria-disabled", String(!told.previous));
   byId("next").setAttribute("aria-disabled", String(!told.next));
@@ -167,8 +167,7 @@ function counted(told, listed) {
 }
 
 function problem(text, isAgain = false) {
-  byId("problem").hidden = !text;
-  if (byId("problem").textContent !== text) byId("problem").textContent = text;
+  sayOrHide(byId("problem"), text);
   if (!text) return;
   const table = byId("rows").parentElement;
   table.setAttribute("aria-busy", "false");
@@ -179,10 +178,7 @@ function problem(text, isAgain = false) {
   if (isAgain) timer = setTimeout(() => load({ quietly: true }), AGAIN_MS);
 }
 
-function notice(text) {
-  byId("notice").hidden = !text;
-  if (byId("notice").textContent !== text) byId("notice").textContent = text;
-}
+const notice = (text) => sayOrHide(byId("notice"), text);
 
 // the other list: other columns, other fields
 function turn(wanted) {
@@ -266,27 +262,21 @@ byId("further").addEventListener("toggle", async () => {
     ["voices", "/api/voices", (told) => told.voices],
   ]) {
     if (byId(id).children.length) continue;
-    const response = await fetch(path, { signal: AbortSignal.timeout(ANSWER_MS) }).catch(() => null);
-    const told = response?.ok ? await response.json().catch(() => null) : null;
+    const told = await ask(path).catch(() => null);
     if (told) byId(id).replaceChildren(...[...new Set(names(told))].map((name) => new Option(name, name)));
   }
 }, { once: true });
 
 // ── what happens meanwhile ─────────────────────────────────────────────────────────────────────────────
 
-function feed(up, text) {
-  byId("feed").className = `gateway ${up ? "up" : "down"}`;
-  if (byId("feed-text").textContent !== text) byId("feed-text").textContent = text;
-}
-
 let stream = null;
 let soon = 0;
 
 function listen() {
   stream = new EventSource(`/api/events?${TELLS.map((type) => `type=${type}`).join("&")}`);
-  stream.addEventListener("open", () => feed(true, "As it happens"));
+  stream.addEventListener("open", () => sign("up", "As it happens"));
   stream.addEventListener("error", () => {
-    feed(false, "Not told of changes");
+    sign("down", "Not told of changes");
     if (stream.readyState === EventSource.CLOSED) setTimeout(listen, AGAIN_MS);
   });
   for (const type of TELLS) stream.addEventListener(type, happened);
@@ -307,12 +297,7 @@ document.addEventListener("visibilitychange", () => document.hidden || load({ qu
 addEventListener("pagehide", () => stream?.close());
 addEventListener("pageshow", (event) => event.persisted && (listen(), load({ quietly: true })));
 
-fetch("/api/me", { signal: AbortSignal.timeout(ANSWER_MS) })
-  .then((response) => (response.ok ? response.json() : null))
-  .then((me) => {
-    byId("logout").hidden = !me?.token_id;
-    byId("login").hidden = !me || Boolean(me.token_id);
-  })
-  .catch(() => {});
+byId("login").addEventListener("click", () => { byId("login").href = loginAddress(); }); // by then it is another search
+askWho().catch(() => {});
 listen();
 load();

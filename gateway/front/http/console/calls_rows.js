@@ -1,49 +1,20 @@
 // Rows of the list of calls. A row that is there stays, and is changed where its call changed: nobody who reads
 // or has put the focus there loses the place. What a stranger wrote becomes text in an element of its own.
 
-import { foreign, made, offset } from "./course_text.js";
-
-const POOR_MOS = 3.6; // below it many users are dissatisfied (G.107)
-const two = (n) => String(n).padStart(2, "0");
-
-// the time of day of today, else with the day
-export function when(at, now) {
-  const then = new Date(at * 1000);
-  const time = `${two(then.getHours())}:${two(then.getMinutes())}:${two(then.getSeconds())}`;
-  if (then.toDateString() === new Date(now * 1000).toDateString()) return time;
-  const isThisYear = then.getFullYear() === new Date(now * 1000).getFullYear();
-  const day = then.toLocaleDateString([], { day: "numeric", month: "short", ...(isThisYear ? {} : { year: "numeric" }) });
-  return `${day}, ${time}`;
-}
-
-const lives = (call) => call.ended_at === undefined && !["ended", "unknown"].includes(call.state);
-
-function state(call) {
-  if (lives(call)) return ["live", call.state ?? "live"];
-  if (call.state === "unknown") return ["", "unknown"];
-  return /^(failed|lost)/.test(call.how ?? "") ? ["failed", "failed"] : ["", "ended"];
-}
+import { foreign, made } from "./elements.js";
+import { inFull, moment, offset } from "./times.js";
+import { POOR_MOS, lives, soundInFull, soundOf, stateOf } from "./told_call.js";
 
 function lasted(call, now) {
   if (call.state === "unknown" || !call.started_at) return "";
   return offset((call.ended_at ?? now) - call.started_at, 0);
 }
 
-function sound(call) {
-  const known = [call.mos, call.far_mos].filter((mos) => mos !== undefined);
-  if (!known.length && call.sounded !== undefined) known.push(call.sounded);
-  return known.length ? Math.min(...known) : undefined;
-}
-
-const soundTitle = (call) =>
-  [["From the caller", call.mos], ["to the caller", call.far_mos], ["worst ten seconds", call.mos_worst]]
-    .filter(([, mos]) => mos !== undefined).map(([what, mos]) => `${what}: ${mos.toFixed(1)}`).join(", ");
-
 // a column: its head, what its cells are called, what it sorts by, and what it shows of a call
 const began = {
   head: "Began", name: "began", sort: "began", first: "-began",
-  text: (call, now) => when(call.started_at ?? 0, now),
-  title: (call) => new Date((call.started_at ?? 0) * 1000).toLocaleString(),
+  text: (call, now) => moment(call.started_at ?? 0, now),
+  title: (call) => inFull(call.started_at ?? 0),
   link: (call) => [`/calls/${encodeURIComponent(call.call_id)}`, call.caller],
 };
 const party = (head, name, more) => ({ head, name: "number", text: (call) => call[name] ?? "", isForeign: true, ...more });
@@ -51,14 +22,14 @@ const party = (head, name, more) => ({ head, name: "number", text: (call) => cal
 export const COLUMNS = {
   calls: [
     began,
-    { head: "State", name: "where", text: (call) => state(call)[1], chip: (call) => state(call)[0] },
+    { head: "State", name: "where", text: (call) => stateOf(call)[1], chip: (call) => stateOf(call)[0] },
     party("Caller", "caller", { sort: "caller", first: "caller", title: (call) => [call.source, call.transport].filter(Boolean).join(", ") }),
     party("Called", "called"),
     { head: "Lasted", name: "lasted", label: "lasted", sort: "duration", first: "-duration", text: lasted, ticks: true },
     { head: "Route", name: "route", label: "route", text: (call) => call.route ?? "", title: (call) => (call.voice ? `voice ${call.voice}` : "") },
     {
-      head: "Sound", name: "sound", label: "sound", text: (call) => sound(call)?.toFixed(1) ?? "",
-      className: (call) => (sound(call) < POOR_MOS ? "poor" : ""), title: soundTitle,
+      head: "Sound", name: "sound", label: "sound", text: (call) => soundOf(call)?.toFixed(1) ?? "",
+      className: (call) => (soundOf(call) < POOR_MOS ? "poor" : ""), title: soundInFull,
     },
     { head: "How it ended", name: "how", text: (call) => (lives(call) ? "" : call.how ?? ""), isForeign: true },
   ],
@@ -69,10 +40,9 @@ export const COLUMNS = {
     party("Called", "called"),
     { head: "Why not", name: "reason", text: (call) => call.reason, isForeign: true },
     party("From", "source", { label: "from", title: (call) => call.transport }),
-    { head: "Times", name: "lasted", label: "times", text: (call) => String(call.count), title: (call) => `the first one ${new Date(call.first_at * 1000).toLocaleString()}` },
+    { head: "Times", name: "lasted", label: "times", text: (call) => String(call.count), title: (call) => `the first one ${inFull(call.first_at)}` },
   ],
 };
-
 
 export class Rows {
   #body;

@@ -1,11 +1,14 @@
 // The page of one call: asks for its course, shows it, and goes on with a call that lives.
 
+import { Refused, ask, askWho, loginAddress } from "./asking.js";
 import { showAbout, showAnswers, showVerdict } from "./course_about.js";
 import { Ladder } from "./course_ladder.js";
 import { momentsOf, wireName } from "./course_moments.js";
 import { Player } from "./course_player.js";
 import { Stage } from "./course_stage.js";
 import { MomentTable } from "./course_table.js";
+import { byId, sayOrHide, sign } from "./elements.js";
+import { lives } from "./told_call.js";
 
 const ANSWER_MS = 10000;
 const SOON_MS = 2000; // a living call is asked for so often at most
@@ -13,7 +16,6 @@ const LATER_MS = 4000; // and at least, while the page is seen: levels are told 
 const SPARE = 10; // a long call's course takes its time: it is asked for in a tenth of it at most
 const AWAY_MS = 5000;
 const SETTLES_MS = 26000; // words of its last turns may be written down so long after its end
-const byId = (id) => document.getElementById(id);
 const callId = decodeURIComponent(location.pathname.split("/").pop());
 const path = `/api/calls/${encodeURIComponent(callId)}/course`;
 
@@ -35,26 +37,17 @@ let asked = 0;
 let took = 0;
 let seenEnd = 0;
 
-function feed(up, text) {
-  byId("feed").className = `gateway ${up ? "up" : "down"}`;
-  if (byId("feed-text").textContent !== text) byId("feed-text").textContent = text;
-}
-
 function problem(text) {
-  byId("problem").hidden = !text;
-  byId("problem").textContent = text;
+  sayOrHide(byId("problem"), text);
   document.querySelector("main").setAttribute("aria-busy", "false");
 }
 
-function notice(text) {
-  byId("notice").hidden = !text;
-  if (byId("notice").textContent !== text) byId("notice").textContent = text;
-}
+const notice = (text) => sayOrHide(byId("notice"), text);
 
 // what a course says, and what follows from it: where it begins and ends, whether it lives
 function read(told) {
   const { call } = told;
-  const isLive = !["ended", "refused", "unknown"].includes(call.state) && call.ended_at === undefined;
+  const isLive = call.state !== "refused" && lives(call);
   const parts = told.sound.parts;
   const times = [...told.ladder, ...told.log, ...(call.events ?? [])].map((one) => one.at);
   const sounds = parts.flatMap((one) => [one.began_at, one.began_at + one.flags.length * told.sound.step_s]);
@@ -86,46 +79,52 @@ function show(told) {
   return course;
 }
 
-async function ask() {
+async function load() {
   clearTimeout(timer);
   timer = 0;
   asked = Date.now();
   try {
-    const answer = await fetch(path, { headers: { Accept: "application/json" }, signal: AbortSignal.timeout(ANSWER_MS) });
-    if (answer.status === 401) return location.assign(`/login?then=${encodeURIComponent(location.pathname)}`);
-    const told = await answer.json();
+    const told = await ask(path, { within: ANSWER_MS });
     took = Date.now() - asked;
-    if (answer.ok) {
-      const course = show(told);
-      if (!course.isLive) seenEnd ||= course.call.state === "unknown" ? -Infinity : Date.now();
-      feed(true, course.isLive ? "Live" : "Over");
-      if (course.call.silence) again(AWAY_MS);
-      else goOn(course);
-    } else if (answer.status === 404) {
-      problem(`No call ${callId.slice(0, 64)} is known here. It may never have come, or its row is gone. The page Calls has the latest.`);
-      feed(false, "Not found");
-    } else if (answer.status === 403) {
-      problem(`You may not read calls: ${told.detail}. Log in with a token that may.`);
-      feed(false, "No right");
-      byId("login").hidden = false;
-    } else {
-      problem(`The gateway cannot tell now: ${told.detail}. It is asked again.`);
-      feed(false, "Not known now");
-      again(AWAY_MS);
-    }
-  } catch {
-    if (!shown) problem("The gateway does not answer. It is asked again.");
-    else notice("The gateway does not answer: this is how the call was. It is asked again.");
-    feed(false, "The gateway does not answer");
+    const course = show(told);
+    if (!course.isLive) seenEnd ||= course.call.state === "unknown" ? -Infinity : Date.now();
+    sign("up", course.isLive ? "Live" : "Over");
+    if (course.call.silence) again(AWAY_MS);
+    else goOn(course);
+  } catch (error) {
+    if (error instanceof Refused) refused(error);
+    else away();
+  }
+}
+
+function refused({ status, message }) {
+  if (status === 401) return location.assign(loginAddress());
+  if (status === 404) {
+    problem(`No call ${callId.slice(0, 64)} is known here. It may never have come, or its row is gone. The page Calls has the latest.`);
+    sign("down", "Not found");
+  } else if (status === 403) {
+    problem(`You may not read calls: ${message}. Log in with a token that may.`);
+    sign("down", "No right");
+    byId("login").hidden = false;
+  } else {
+    problem(`The gateway cannot tell now: ${message}. It is asked again.`);
+    sign("down", "Not known now");
     again(AWAY_MS);
   }
+}
+
+function away() {
+  if (!shown) problem("The gateway does not answer. It is asked again.");
+  else notice("The gateway does not answer: this is how the call was. It is asked again.");
+  sign("down", "The gateway does not answer");
+  again(AWAY_MS);
 }
 
 function again(ms) {
   timer ||= setTimeout(() => {
     timer = 0;
     if (document.hidden) again(ms); // nobody looks
-    else ask();
+    else load();
   }, ms);
 }
 
@@ -149,13 +148,9 @@ function happened() {
   again(Math.max(100, asked + Math.max(SOON_MS, SPARE * took) - Date.now()));
 }
 
-document.addEventListener("visibilitychange", () => { if (!document.hidden && timer) ask(); });
-byId("login").href = `/login?then=${encodeURIComponent(location.pathname)}`;
-fetch("/api/me", { signal: AbortSignal.timeout(ANSWER_MS) })
-  .then((answer) => (answer.ok ? answer.json() : {}))
-  .then((me) => {
-    mayHear = (me.rights ?? []).includes("recordings.read");
-    byId("login").hidden = Boolean(me.token_id) || !me.rights;
-  })
+document.addEventListener("visibilitychange", () => { if (!document.hidden && timer) load(); });
+byId("login").href = loginAddress();
+askWho()
+  .then((me) => { mayHear = me.rights.includes("recordings.read"); })
   .catch(() => {})
-  .finally(ask);
+  .finally(load);

@@ -1,25 +1,23 @@
 // What stands above and below the picture of a call: who and when, why it was bad, how long answers took.
 
-import { button, clock, foreign, isNew, lasted, made, offset } from "./course_text.js";
+import { button, byId, foreign, isNew, made } from "./elements.js";
 import { LATE_MS, rated, stageName, stages, waited } from "./course_moments.js";
 import { STAGE_COLOURS } from "./course_lanes.js";
-
-const byId = (id) => document.getElementById(id);
+import { clock, inFull, lasted, offset } from "./times.js";
 
 const ENDS = { ended: "ended", refused: "refused", unknown: "no end is known" };
 
 function rowsOf(course) {
   const { call } = course;
-  const began = call.started_at ? new Date(call.started_at * 1000) : null;
   const ended = call.ended_at ?? (course.isLive ? Date.now() / 1000 : undefined);
   const refused = call.refused;
   return [
     ["From", [call.caller || "(nobody)", call.name].filter(Boolean).join(" · ")],
     ["To", call.called],
-    ["When", began && began.toLocaleString()],
+    ["When", call.started_at && inFull(call.started_at)],
     ["How long", call.started_at && ended ? lasted(ended - call.started_at) : ""],
     ["How it ended", refused ? `refused: ${refused.status} ${refused.reason}` : call.how],
-    ["Times", refused?.count > 1 ? `${refused.count} calls alike, the first one ${new Date(refused.first_at * 1000).toLocaleString()}` : ""],
+    ["Times", refused?.count > 1 ? `${refused.count} calls alike, the first one ${inFull(refused.first_at)}` : ""],
     ["Came from", [call.source, call.transport, call.trunk && `trunk ${call.trunk}`, call.user && `user ${call.user}`].filter(Boolean).join(", ")],
     ["Route", [call.route, call.dialplan && `of ${call.dialplan.split("/").pop()}`].filter(Boolean).join(" ")],
     ["Plan", call.plan],

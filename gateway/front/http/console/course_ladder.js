@@ -1,6 +1,7 @@
 // A call's SIP as a ladder: a column for each party, an arrow for each message; a click opens what it said.
 
-import { button, foreign, made, offset } from "./course_text.js";
+import { button, foreign, made } from "./elements.js";
+import { offset } from "./times.js";
 
 const MOST = 400; // messages
 

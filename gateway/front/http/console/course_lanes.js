@@ -1,8 +1,8 @@
 // The picture of a call: lanes one below the other over one axis of time, drawn on a canvas. Only what is in view
 // is drawn, and what falls on one pixel is drawn once.
 
-import { offset } from "./course_text.js";
 import { spans, stages, waited } from "./course_moments.js";
+import { offset } from "./times.js";
 
 const FLOOR_DB = -60;
 const LANES = [ // name, title, height in rem

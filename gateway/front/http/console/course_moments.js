@@ -2,7 +2,7 @@
 // `what` is ours; `text` holds what others wrote, and is shown as text only. Events of kinds that are not known
 // here are moments too, told as they stand.
 
-import { facts } from "./course_text.js";
+import { POOR_MOS } from "./told_call.js";
 
 export const GROUPS = {
   all: "all but log lines",
@@ -17,7 +17,18 @@ export const GROUPS = {
 
 export const LATE_MS = 3000; // an answer after more is late
 
-const percent = (value) => `${(Math.round(value * 10) / 10).toString()} %`;
+const value = (one) => {
+  if (typeof one === "number") return Number.isInteger(one) ? String(one) : String(Math.round(one * 1000) / 1000);
+  return typeof one === "object" && one !== null ? JSON.stringify(one) : String(one);
+};
+
+// an event's data in words: name value, name value
+export function facts(data, without = []) {
+  const told = Object.entries(data ?? {}).filter(([name, one]) => one !== null && !without.includes(name));
+  return told.map(([name, one]) => `${name.replaceAll("_", " ")} ${value(one)}`).join(", ");
+}
+
+const percent = (share) => `${(Math.round(share * 10) / 10).toString()} %`;
 
 // loss, jitter and score in words; `far_`: our sound at the caller's
 export function rated(data, prefix = "") {
@@ -31,7 +42,7 @@ export function rated(data, prefix = "") {
 }
 
 export const isPoor = (data, prefix = "") =>
-  data[`${prefix}mos`] < 3.6 || data[`${prefix}loss_percent`] >= 5 || data[`${prefix}jitter_ms`] >= 30;
+  data[`${prefix}mos`] < POOR_MOS || data[`${prefix}loss_percent`] >= 5 || data[`${prefix}jitter_ms`] >= 30;
 
 function bargedIn(data) {
   const heard = (Array.isArray(data.heard_s) ? data.heard_s : []).filter(Number.isFinite);

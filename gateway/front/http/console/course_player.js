@@ -1,8 +1,7 @@
 // The recordings of a call: while one plays, the cursor goes with it; a time within one can be sought.
 
-import { clock, lasted, made, offset } from "./course_text.js";
-
-const byId = (id) => document.getElementById(id);
+import { byId, made } from "./elements.js";
+import { clock, lasted, offset } from "./times.js";
 
 export class Player {
   constructor(moved) {
@@ -26,7 +25,7 @@ export class Player {
   }
 
   made(recording, course) {
-    const audio = document.createElement("audio");
+    const audio = made("audio");
     audio.controls = true;
     audio.preload = "none";
     audio.src = recording.href;

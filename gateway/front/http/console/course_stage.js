@@ -1,10 +1,10 @@
 // The picture of a call and what one does with it: a cursor, zoom and pan by pointer, wheel and keys.
 
-import { clock, foreign, isNew, made, offset } from "./course_text.js";
 import { Lanes } from "./course_lanes.js";
+import { button, byId, foreign, isNew, made } from "./elements.js";
 import { TimeAxis } from "./time_axis.js";
+import { clock, offset } from "./times.js";
 
-const byId = (id) => document.getElementById(id);
 const STEP = 1.6; // of the zoom
 const TAP_PX = 5;
 const NEAR_S = .25;
@@ -76,11 +76,7 @@ export class Stage {
     if (!isNew(byId("now"), [cursor, said, here.map(({ at, what, text, more }) => [at, what, text, more])])) return;
     const list = made("ul", "", ...here.map((one) => {
       const item = made("li", one.tone, made("b", "", one.name ?? one.what), " ", foreign(one.text, 240), one.more ? made("small", "", one.more) : "");
-      const open = made("button", "quiet", "Log");
-      open.type = "button";
-      open.setAttribute("aria-label", `Log lines near ${when}`);
-      open.addEventListener("click", () => this.chosen(one));
-      item.append(" ", open);
+      item.append(" ", button("Log", () => this.chosen(one), `Log lines near ${when}`));
       return item;
     }));
     byId("now").replaceChildren(made("p", "", made("b", "", when), ` (${clock(cursor)}) `, said.join(", ")), list);

@@ -1,7 +1,8 @@
 // The moments of a call as a table: what the picture shows, in words, each with the log lines near it.
 
-import { button, clock, facts, foreign, made, offset } from "./course_text.js";
-import { GROUPS } from "./course_moments.js";
+import { GROUPS, facts } from "./course_moments.js";
+import { button, byId, foreign, made } from "./elements.js";
+import { clock, offset } from "./times.js";
 
 const NEAR_S = 1;
 const AT_FIRST = 250; // rows; more are made when somebody wants them
@@ -12,8 +13,6 @@ function tabular(tag, role, className, ...children) {
   element.setAttribute("role", role);
   return element;
 }
-
-const byId = (id) => document.getElementById(id);
 
 export class MomentTable {
   constructor(go) {

@@ -1,14 +1,15 @@
 // How the house is: asked every five seconds while somebody looks. Its plans are plans.js's matter.
 
-import { Refused, ask } from "./asking.js";
+import { Refused, ask, askWho } from "./asking.js";
+import { byId, made, say, sign } from "./elements.js";
 import { forgetPlan, mayAct, planIs, showUsers } from "./plans.js";
-import { fill, lasting, made, moment, say, size } from "./rows.js";
+import { fill } from "./rows.js";
+import { inFull, moment, roughly } from "./times.js";
 import { showTrunks } from "./trunks.js";
 
 const POLL_MS = 5000;
 const SOON_S = 30 * 86400; // a certificate that is over by then wants a look
 const LITTLE = 0.1; // of the disk
-const byId = (id) => document.getElementById(id);
 
 let me = null;
 let shownAt = 0; // when the house was as it is shown
@@ -32,9 +33,7 @@ async function refresh() {
 }
 
 async function look() {
-  me = await ask("/api/me"); // each time: a right may be given, or taken back
-  byId("logout").hidden = !me.token_id;
-  byId("login").hidden = Boolean(me.token_id);
+  me = await askWho(); // each time: a right may be given, or taken back
   mayAct(me.rights);
   if (!me.rights.includes("calls.read")) {
     blank(`${me.name} (${me.role}) may not see the house: that needs the right calls.read.`, true);
@@ -49,7 +48,7 @@ function blank(text, login = false) {
   shownAt = 0;
   for (const body of document.querySelectorAll("tbody, #facts")) body.replaceChildren(); // it was for whoever was there
   forgetPlan();
-  gateway("", "Not shown");
+  sign("", "Not shown");
   for (const part of document.querySelectorAll("[data-shown]")) part.hidden = true;
   byId("stale").hidden = true;
   byId("blank").hidden = false;
@@ -57,7 +56,7 @@ function blank(text, login = false) {
   byId("blank-text").dataset.said = text;
   byId("blank-text").textContent = login ? `${text} ` : text;
   if (!login) return;
-  const link = made("a", "Log in");
+  const link = made("a", "", "Log in");
   link.href = "/login?then=/house";
   byId("blank-text").append(link);
 }
@@ -68,14 +67,9 @@ function away(error) {
     blank(`${why}. It is asked again every five seconds.`);
     return;
   }
-  gateway("down", "Does not answer");
+  sign("down", "Does not answer");
   say(byId("stale"), `${why}. What stands below is as of ${moment(shownAt)}.`);
   byId("stale").hidden = false;
-}
-
-function gateway(how, text) {
-  byId("gateway").className = `gateway ${how}`;
-  say(byId("gateway-text"), text);
 }
 
 function show(house) {
@@ -84,7 +78,7 @@ function show(house) {
   say(byId("blank-text"), "");
   byId("blank-text").dataset.said = "";
   for (const part of document.querySelectorAll("[data-shown]")) part.hidden = Boolean(part.dataset.shown) && !me.rights.includes(part.dataset.shown);
-  gateway(house.ready ? "up" : "down", house.ready ? "Ready" : "Takes no calls");
+  sign(house.ready ? "up" : "down", house.ready ? "Ready" : "Takes no calls");
   say(byId("as-of"), moment(house.at));
   say(byId("takes"), house.ready ? "Calls are taken." : "No calls are taken:");
   byId("takes").className = house.ready ? "state" : "state problem";
@@ -109,7 +103,7 @@ function show(house) {
 
 function hall({ name, calls, at_most, full, strain, told_ago_s }) {
   const used = Object.entries(strain).map(([measure, share]) => `${measure.replace(/_s$/, "").replaceAll("_", " ")} ${Math.round(share * 100)} %`);
-  const silent = told_ago_s > 3 ? `silent for ${lasting(told_ago_s)}; ` : "";
+  const silent = told_ago_s > 3 ? `silent for ${roughly(told_ago_s)}; ` : "";
   const most = at_most === null ? "no bound" : at_most;
   return { key: name, cells: [name, calls, full ? { text: `${most}, full`, className: "poor" } : most, { text: silent + used.join(", "), className: "how" }] };
 }
@@ -120,12 +114,17 @@ function process({ name, state, since, restarts, memory_bytes, error }, now) {
     cells: [
       name,
       { text: state === "failing" ? "dies again and again" : state, chip: state === "up" ? "live" : "failed" },
-      since === null ? "" : { text: `${moment(since)} (${lasting(now - since)})`, title: new Date(since * 1000).toLocaleString() },
+      since === null ? "" : { text: `${moment(since)} (${roughly(now - since)})`, title: inFull(since) },
       restarts === null ? "" : { text: restarts, className: restarts ? "poor" : "" },
       size(memory_bytes),
       { text: error, className: "how" },
     ],
   };
+}
+
+function size(bytes) {
+  if (bytes === null || bytes === undefined) return "";
+  return bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1)} GB` : `${Math.round(bytes / 1e6)} MB`;
 }
 
 function facts(house) {
@@ -146,7 +145,7 @@ function facts(house) {
   const box = byId("facts");
   if (!box.childElementCount) for (const [name] of told) {
     const pair = made("div");
-    pair.append(made("dt", name), made("dd"));
+    pair.append(made("dt", "", name), made("dd"));
     box.append(pair);
   }
   told.forEach(([, text, poor], index) => {
@@ -159,7 +158,7 @@ function facts(house) {
 function ending({ what, ends_at }, now) {
   if (ends_at === null) return `${what} says no end`;
   const left = ends_at - now;
-  return left > 0 ? `${what} ends in ${lasting(left)} (${moment(ends_at)})` : `${what} ended on ${moment(ends_at)}`;
+  return left > 0 ? `${what} ends in ${roughly(left)} (${moment(ends_at)})` : `${what} ended on ${moment(ends_at)}`;
 }
 
 function list(box, lines, className = () => "") {

@@ -2,10 +2,11 @@
 // The users who may log in by telephone, too.
 
 import { ask } from "./asking.js";
-import { fill, made, moment, say } from "./rows.js";
+import { byId, made, say } from "./elements.js";
+import { fill } from "./rows.js";
+import { moment } from "./times.js";
 
 const RELOAD_MS = 90000; // as long as the gateway gives itself
-const byId = (id) => document.getElementById(id);
 let shown = ""; // the version whose routes are shown
 
 export function mayAct(rights) {
@@ -76,11 +77,11 @@ async function act(name, path) {
   if (acting) return;
   acting = true;
   for (const other of Object.keys(acts)) byId(other).setAttribute("aria-disabled", "true"); // a focus stays
-  told([made("p", name === "check" ? "The plans are tried…" : "The house reads anew…")]);
+  told([made("p", "", name === "check" ? "The plans are tried…" : "The house reads anew…")]);
   try {
     const done = await ask(path, { method: "POST", within: RELOAD_MS });
-    if (name === "check") told([made("p", done.version === shown ? "It loads, and is what is in force." : `It would load, as version ${done.version}. In force is ${shown}.`)]);
-    else told([made("p", done.plan === done.was ? `Read anew. The plan is the same: ${done.plan}.` : `Read anew. In force is ${done.plan}; before it was ${done.was}.`), ...notes(done.notes)]);
+    if (name === "check") told([made("p", "", done.version === shown ? "It loads, and is what is in force." : `It would load, as version ${done.version}. In force is ${shown}.`)]);
+    else told([made("p", "", done.plan === done.was ? `Read anew. The plan is the same: ${done.plan}.` : `Read anew. In force is ${done.plan}; before it was ${done.was}.`), ...notes(done.notes)]);
   } catch (error) {
     told(refused(name, error));
   } finally {
@@ -92,19 +93,19 @@ async function act(name, path) {
 
 function refused(name, error) {
   const problem = error.problem ?? {};
-  if (error.status === 401 || error.status === 403) return [made("p", `${error.message}.`, "problem")];
-  if (!error.status) return [made("p", "The gateway does not answer; what it did is not known. What is in force shows below once it does.", "problem")];
+  if (error.status === 401 || error.status === 403) return [made("p", "problem", `${error.message}.`)];
+  if (!error.status) return [made("p", "problem", "The gateway does not answer; what it did is not known. What is in force shows below once it does.")];
   const parts = Object.entries(problem.failed ?? { dialplans: error.message });
   const lines = made("ul");
-  for (const [part, why] of parts) lines.append(made("li", `${part}: ${why}`));
+  for (const [part, why] of parts) lines.append(made("li", "", `${part}: ${why}`));
   const stays = name === "check" ? `A reload would not take it. In force stays ${shown}.` : `In force is plan ${problem.plan ?? shown}; ${parts.map(([part]) => part).join(", ")} stay as they were.`;
-  const box = made("div", "", "problem");
-  box.append(made("p", name === "check" ? "It does not load:" : "Not all was taken:"), lines, made("p", stays));
+  const box = made("div", "problem");
+  box.append(made("p", "", name === "check" ? "It does not load:" : "Not all was taken:"), lines, made("p", "", stays));
   return [box, ...notes(problem.notes)];
 }
 
 function notes(given) {
-  return (given ?? []).map((note) => made("p", note, "notice"));
+  return (given ?? []).map((note) => made("p", "notice", note));
 }
 
 function told(parts) {
@@ -119,7 +120,7 @@ byId("try").addEventListener("submit", async (event) => {
   try {
     tried(await ask(`/api/dialplans/route?${new URLSearchParams(given)}`));
   } catch (error) {
-    byId("tried").replaceChildren(made("p", error.status ? error.message : "The gateway does not answer.", "problem"));
+    byId("tried").replaceChildren(made("p", "problem", error.status ? error.message : "The gateway does not answer."));
   }
 });
 
@@ -127,18 +128,18 @@ function tried(answer) {
   const parts = [];
   if (answer.route) {
     const { name, file, line, verbs, voice, language } = answer.route;
-    parts.push(made("p", `Route ${name} takes it (${file}:${line}).`, "taken"));
-    parts.push(made("p", `${takes(answer.route)}. It does: ${verbs.join(" → ")}. Voice ${voice}, language ${language}.`, "detail"));
-  } else parts.push(made("p", answer.why, "problem"));
-  parts.push(made("p", `As of ${answer.at.replace("T", " ")}, by plan ${answer.plan}.`, "detail"));
+    parts.push(made("p", "taken", `Route ${name} takes it (${file}:${line}).`));
+    parts.push(made("p", "detail", `${takes(answer.route)}. It does: ${verbs.join(" → ")}. Voice ${voice}, language ${language}.`));
+  } else parts.push(made("p", "problem", answer.why));
+  parts.push(made("p", "detail", `As of ${answer.at.replace("T", " ")}, by plan ${answer.plan}.`));
   if (answer.passed.length) {
     const lines = made("ol");
     for (const { name, why } of answer.passed) {
       const item = made("li");
-      item.append(made("b", name), `: ${why}`);
+      item.append(made("b", "", name), `: ${why}`);
       lines.append(item);
     }
-    parts.push(made("p", answer.route ? "Routes before it, and why they do not:" : "Routes, and why they do not:"), lines);
+    parts.push(made("p", "", answer.route ? "Routes before it, and why they do not:" : "Routes, and why they do not:"), lines);
   }
   byId("tried").replaceChildren(...parts);
 }

@@ -1,5 +1,7 @@
 // Tables whose rows are changed in place: what is read, selected or scrolled to stays where it is.
 
+import { made, say } from "./elements.js";
+
 // A cell is a text, { text, className, title, chip }, or { button: { text, label, act } }; a row is { key, cells }. Every text is set as text.
 export function fill(body, rows, none) {
   const table = body.closest("table");
@@ -11,7 +13,7 @@ export function fill(body, rows, none) {
   for (const [key, tr] of had) if (!keys.has(key)) tr.remove(); // first: a row that moves loses the focus
   let place = body.firstElementChild;
   for (const { key, cells } of wanted) {
-    const tr = had.get(key) ?? document.createElement("tr");
+    const tr = had.get(key) ?? made("tr");
     tr.dataset.key = key;
     tr.setAttribute("role", "row");
     cells.forEach((cell, index) => put(tr, index, cell, names[index]));
@@ -35,13 +37,13 @@ function put(tr, index, cell, name) {
   const tag = index === 0 && !className.includes("none") ? "th" : "td";
   let box = tr.cells[index];
   if (box?.localName !== tag) {
-    const made = document.createElement(tag);
-    made.setAttribute("role", tag === "th" ? "rowheader" : "cell");
-    if (tag === "th") made.scope = "row";
-    else if (index) made.dataset.name = name;
-    if (box) box.replaceWith(made);
-    else tr.append(made);
-    box = made;
+    const other = made(tag);
+    other.setAttribute("role", tag === "th" ? "rowheader" : "cell");
+    if (tag === "th") other.scope = "row";
+    else if (index) other.dataset.name = name;
+    if (box) box.replaceWith(other);
+    else tr.append(other);
+    box = other;
   }
   if (box.className !== className) box.className = className;
   if (box.title !== title) box.title = title;
@@ -53,7 +55,7 @@ function put(tr, index, cell, name) {
   if (chip) {
     holder = box.querySelector(".chip");
     if (!holder) {
-      holder = document.createElement("span");
+      holder = made("span");
       box.replaceChildren(holder);
     }
     holder.className = `chip ${chip}`;
@@ -64,45 +66,11 @@ function put(tr, index, cell, name) {
 function press(box, { text, label, act }) {
   let button = box.querySelector("button"); // the same one: it may have the focus
   if (!button) {
-    button = document.createElement("button");
+    button = made("button");
     button.type = "button";
     box.replaceChildren(button);
   }
   say(button, text);
   button.setAttribute("aria-label", label);
   button.onclick = act;
-}
-
-// Sets a text where it is another one: a screen reader is told of changes alone.
-export function say(element, text) {
-  const said = String(text ?? "");
-  if (element.textContent !== said) element.textContent = said;
-}
-
-export function made(tag, text = "", className = "") {
-  const element = document.createElement(tag);
-  element.textContent = text;
-  if (className) element.className = className;
-  return element;
-}
-
-const two = (n) => String(n).padStart(2, "0");
-
-export function size(bytes) {
-  if (bytes === null || bytes === undefined) return "";
-  return bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1)} GB` : `${Math.round(bytes / 1e6)} MB`;
-}
-
-// 17:31, and with the day where that is another one
-export function moment(seconds) {
-  const at = new Date(seconds * 1000);
-  const clock = `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
-  if (at.toDateString() === new Date().toDateString()) return clock;
-  return `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ${clock}`;
-}
-
-export function lasting(seconds) {
-  const steps = [[86400, "d"], [3600, "h"], [60, "min"]];
-  for (const [unit, name] of steps) if (seconds >= unit) return `${Math.floor(seconds / unit)} ${name}`;
-  return `${Math.max(0, Math.floor(seconds))} s`;
 }

@@ -1,9 +1,9 @@
 // Trunks: how each is, and out of service or back for whoever may.
 
 import { ask } from "./asking.js";
-import { fill, moment, say } from "./rows.js";
-
-const byId = (id) => document.getElementById(id);
+import { byId, say } from "./elements.js";
+import { fill } from "./rows.js";
+import { moment } from "./times.js";
 
 export async function showTrunks(rights) {
   const { trunks } = await ask("/api/trunks").catch(() => ({}));

@@ -25,6 +25,7 @@ from gateway.front.calls.house_report import (
 )
 from gateway.front.calls.refused_list import ListedRefusals
 from gateway.front.halls.headroom import HallRoom
+from gateway.front.http import app as app_module
 from gateway.front.http.app import build_app
 from gateway.front.http.boundary import MAX_BODY
 from gateway.front.http.credentials import COOKIE, WRONG_TOKENS
@@ -560,3 +561,11 @@ def test_the_page_is_known_by_its_public_url(house: FakeHouse) -> None:
     app = build_app(house, Settings(host="0.0.0.0", public_url="https://voice.example.org/gate"), TOKEN)
     with TestClient(app, base_url="https://voice.example.org", raise_server_exceptions=False) as client:
         assert client.get("/synthetic/c1").status_code == 200
+
+
+def test_no_script_of_the_console_writes_markup() -> None:
+    scripts = sorted((Path(app_module.__file__).parent / "console").glob("*.js"))
+    assert len(scripts) > 20
+    for script in scripts:
+        for writer in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "srcdoc"):
+            assert writer not in script.read_text(), f"{script.name}: strangers' words may be among it"

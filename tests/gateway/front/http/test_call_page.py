@@ -286,7 +286,7 @@ async def test_a_living_call_goes_on(page: Page, fed: Fed) -> None:
     shift = await page.evaluate("Date.now() / 1000") - BEGAN - 16
     call = _later(call, shift)
     await open_call(page, fed, course_of(call))
-    await expect(page.locator("#feed-text")).to_have_text("Live")
+    await expect(page.locator("#gateway-text")).to_have_text("Live")
     await expect(page.locator("#verdict")).to_contain_text("so far")
     table = page.get_by_role("table")
     await expect(table).not_to_contain_text("where are you")
@@ -297,7 +297,7 @@ async def test_a_living_call_goes_on(page: Page, fed: Fed) -> None:
     fed.house.courses["c1"] = course_of(over)
     await fed.tell(NewEvent("c1", 5.0, Turn("caller", "where are you")))
     await expect(table).to_contain_text("You find us at twelve Mill Lane")
-    await expect(page.locator("#feed-text")).to_have_text("Over")
+    await expect(page.locator("#gateway-text")).to_have_text("Over")
 
 
 def _moved(event: dict[str, Any], by: float) -> dict[str, Any]:
