@@ -61,7 +61,7 @@ class _Kept:
     expires_at: float
 
 
-class Trails:
+class TrailPen:
     """The pen of one kind of list, for all calls. Never waits or fails.
 
     `first` and `last` entries of a call are kept, `most_bytes` of all of them; the oldest calls' lists are

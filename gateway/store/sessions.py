@@ -41,7 +41,7 @@ from gateway.store.call_trails import (
     LAST_LINES,
     LAST_MESSAGES,
     LOG_BYTES,
-    Trails,
+    TrailPen,
     read_trail,
     shown_line,
     shown_message,
@@ -119,13 +119,15 @@ class Sessions:
         """The pen of one call."""
         return Session(call_id, self._living)
 
-    def ladders(self, most_bytes: int = LADDER_BYTES) -> Trails:
+    def ladders(self, most_bytes: int = LADDER_BYTES) -> TrailPen:
         """The pen of calls' SIP messages."""
-        return Trails(self._living, "ladder", first=FIRST_MESSAGES, last=LAST_MESSAGES, most_bytes=most_bytes)
+        return TrailPen(
+            self._living, "ladder", first=FIRST_MESSAGES, last=LAST_MESSAGES, most_bytes=most_bytes
+        )
 
-    def logs(self, most_bytes: int = LOG_BYTES) -> Trails:
+    def logs(self, most_bytes: int = LOG_BYTES) -> TrailPen:
         """The pen of calls' lines of the log."""
-        return Trails(self._living, "log", first=FIRST_LINES, last=LAST_LINES, most_bytes=most_bytes)
+        return TrailPen(self._living, "log", first=FIRST_LINES, last=LAST_LINES, most_bytes=most_bytes)
 
     async def live(self) -> list[dict[str, Any]]:
         """Living calls as JSON, the oldest first. Raises `RedisError` or `OSError`, as all readers do."""
