@@ -31,6 +31,8 @@ SILENT: Final = "Redis does not answer"
 
 Placed = tuple[int, CallRow]
 """A row, and in which part of the list it stands."""
+Trail = list[dict[str, Any]]
+"""A call's messages or log lines, as `Sessions.ladder` and `Sessions.log` have them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +73,6 @@ class ListedCalls:
         }  # fmt: skip
 
 
-Trail = list[dict[str, Any]]
-
-
 class CallList:
     """Of all gateways that share the registry. `sessions` is None where Redis is not asked at all."""
 
@@ -90,16 +89,8 @@ class CallList:
         cursor = None if wanted.cursor is None else ListCursor.read(wanted.cursor, wanted.kind)
         placed, more = await asyncio.to_thread(self._rows, wanted, cursor)
         rows = [row for _, row in placed]
-        following = preceding = None
-        back = cursor is not None and cursor.backwards
-        if placed:
-            (first, top), (last, bottom) = placed[0], placed[-1]
-            if more or back:
-                following = ListCursor(False, last, bottom.call_id).write(wanted.kind)
-            if more if back else cursor is not None:
-                preceding = ListCursor(True, first, top.call_id).write(wanted.kind)
-        elif cursor is not None and not back:
-            preceding = ListCursor(True, cursor.part, cursor.place).write(wanted.kind)
+        places = [(part, row.call_id) for part, row in placed]
+        following, preceding = ListCursor.around(cursor, places, wanted.kind, more=more)
         counted = await asyncio.to_thread(self._counted, wanted.search) if wanted.counted else None
         facts, living, silence = await self._said_of(rows)
         shown = [

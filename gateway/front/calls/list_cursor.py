@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -32,6 +33,25 @@ class ListCursor:
         if cursor.write(of) != text:
             raise ValueError("that cursor is of another search, order or list: begin anew, without a cursor")
         return cursor
+
+    @staticmethod
+    def around(
+        at: ListCursor | None, entries: Sequence[tuple[int, str]], of: object, *, more: bool
+    ) -> tuple[str | None, str | None]:
+        """The cursors of the pages after and before a page; None where there is none.
+
+        `at`: by which it was read; `entries`: part and place of each entry on it, in the list's order;
+        `more`: there are further ones in the direction in which it was read.
+        """
+        back = at is not None and at.backwards
+        if not entries:
+            return None, None if at is None or back else ListCursor(True, at.part, at.place).write(of)
+        (first, top), (last, bottom) = entries[0], entries[-1]
+        has_before = more if back else at is not None
+        return (
+            ListCursor(False, last, bottom).write(of) if more or back else None,
+            ListCursor(True, first, top).write(of) if has_before else None,
+        )
 
     def write(self, of: object) -> str:
         """As text; `of` says, by its `repr`, which list, search and order it is good for."""

@@ -57,19 +57,14 @@ class RefusalList:
         rows = self._table.page(conditions, count + 1, then, backwards=back)
         more = len(rows) > count
         rows = rows[-count:] if back else rows[:count]
-        following = preceding = None
-        if rows:
-            following = _cursor(rows[-1], backwards=False, kind=kind) if more or back else None
-            has_before = more if back else at is not None
-            preceding = _cursor(rows[0], backwards=True, kind=kind) if has_before else None
-        elif at is not None and not back:
-            preceding = ListCursor(True, 0, at.place).write(kind)
+        following, preceding = ListCursor.around(at, [_place(row) for row in rows], kind, more=more)
         return ListedRefusals(
             refused=[call for _, call in rows], following=following, preceding=preceding,
             found=self._table.matches(conditions) if counted else None,
         )  # fmt: skip
 
 
-def _cursor(row: tuple[int, RefusedCall], *, backwards: bool, kind: object) -> str:
+def _place(row: tuple[int, RefusedCall]) -> tuple[int, str]:
+    """Its part of the list, which has one, and its place there (`_PLACE`)."""
     number, call = row
-    return ListCursor(backwards, 0, f"{call.started_at:.6f}-{number}").write(kind)
+    return 0, f"{call.started_at:.6f}-{number}"
