@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Awaitable
 from typing import Any, Final, Protocol
 
 import structlog
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.errors import CallRefused
 from gateway.front.calls.call_list import CallsWanted, ListedCalls
 from gateway.front.calls.refused_list import ListedRefusals
-from gateway.front.http.api_shapes import CallsAsked, MuteWish, RefusedAsked, SayWish, TransferWish
-from gateway.front.http.operations import body_of, wrong
+from gateway.front.http.call_shapes import CallsAsked, MuteWish, RefusedAsked, SayWish, TransferWish
+from gateway.front.http.operations import body_of, query_of
 from gateway.front.http.problems import refusal, refused_call
 from gateway.front.http.recording_desk import RecordingDesk
 from gateway.ipc.ending import End
@@ -67,41 +67,29 @@ class CallDesk:
 
     async def listed(self, request: Request) -> Response:
         """Running calls, then the others, or as they shall be sorted."""
-        try:
-            asked = CallsAsked.model_validate(dict(request.query_params))
-            ended = None if asked.state is None else asked.state == "ended"
-            search = CallSearch(
-                id=asked.id, caller=asked.caller, called=asked.called, route=asked.route, voice=asked.voice,
-                how=asked.how, since=asked.since, until=asked.until, failed=asked.failed, poor=asked.poor,
-                least_s=asked.least_s, most_s=asked.most_s, ended=ended,
-            )  # fmt: skip
-            wanted = CallsWanted(
-                search=search, sort=asked.sort, count=asked.limit, cursor=asked.cursor, counted=asked.count
-            )
-            page = await self._house.list_calls(wanted)
-        except ValidationError as error:
-            return refusal(400, wrong(error.errors(include_input=False, include_url=False)))
-        except ValueError as error:
-            return refusal(400, str(error))
-        except CallRefused as refused:
-            return refused_call(refused)
-        return JSONResponse(page.to_json())
+        asked = query_of(request, CallsAsked)
+        if isinstance(asked, Response):
+            return asked
+        ended = None if asked.state is None else asked.state == "ended"
+        search = CallSearch(
+            id=asked.id, caller=asked.caller, called=asked.called, route=asked.route, voice=asked.voice,
+            how=asked.how, since=asked.since, until=asked.until, failed=asked.failed, poor=asked.poor,
+            least_s=asked.least_s, most_s=asked.most_s, ended=ended,
+        )  # fmt: skip
+        wanted = CallsWanted(
+            search=search, sort=asked.sort, count=asked.limit, cursor=asked.cursor, counted=asked.count
+        )
+        return await _told(self._house.list_calls(wanted))
 
     async def refused(self, request: Request) -> Response:
         """Calls that were not taken."""
-        try:
-            asked = RefusedAsked.model_validate(dict(request.query_params))
-            search = CallSearch(
-                id=asked.id, caller=asked.caller, called=asked.called, since=asked.since, until=asked.until
-            )
-            page = await self._house.list_refused(search, asked.limit, asked.cursor, counted=asked.count)
-        except ValidationError as error:
-            return refusal(400, wrong(error.errors(include_input=False, include_url=False)))
-        except ValueError as error:
-            return refusal(400, str(error))
-        except CallRefused as refused:
-            return refused_call(refused)
-        return JSONResponse(page.to_json())
+        asked = query_of(request, RefusedAsked)
+        if isinstance(asked, Response):
+            return asked
+        search = CallSearch(
+            id=asked.id, caller=asked.caller, called=asked.called, since=asked.since, until=asked.until
+        )
+        return await _told(self._house.list_refused(search, asked.limit, asked.cursor, counted=asked.count))
 
     async def shown(self, request: Request) -> Response:
         """One call."""
@@ -168,3 +156,13 @@ class CallDesk:
         except CallRefused as refused:
             return refused_call(refused)
         return Response(status_code=204)
+
+
+async def _told(page: Awaitable[ListedCalls | ListedRefusals]) -> Response:
+    """A page of a list, or why there is none."""
+    try:
+        return JSONResponse((await page).to_json())
+    except ValueError as error:
+        return refusal(400, str(error))
+    except CallRefused as refused:
+        return refused_call(refused)

@@ -6,7 +6,7 @@ the right that the table names.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
 
@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.front.admission.rights import Principal, Right
-from gateway.front.http import api_shapes as shapes
+from gateway.front.http import api_shapes, call_shapes, house_shapes
 from gateway.front.http.problems import refusal
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -73,20 +73,20 @@ PATH_PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
     Operation(
-        name="who_am_i", method="GET", path="/api/me", needs="any token", gives=shapes.Me,
+        name="who_am_i", method="GET", path="/api/me", needs="any token", gives=api_shapes.Me,
         does="Tells whose the token is, its role and its rights.",
     ),
     Operation(
         name="describe", method="GET", path="/api/openapi.json", needs="any token",
-        does="Gives this description.", gives=shapes.Description,
+        does="Gives this description.", gives=api_shapes.Description,
     ),
     # ── a caller's own call: WHIP (RFC 9725) ──
     Operation(
         name="place_call", method="POST", path="/api/call", needs="calls.place", status=201,
         does="Places a call from a browser: an SDP offer becomes an answer, and the call's own Location.",
         query=(("dialled", "the number; demo unless given", {"type": "string", "maxLength": 64}),),
-        takes=shapes.Offer, takes_also=("application/sdp",),
-        gives=shapes.Placed, gives_also=("application/sdp",), refuses=(400, 404, 415, 502, 503),
+        takes=api_shapes.Offer, takes_also=("application/sdp",),
+        gives=api_shapes.Placed, gives_also=("application/sdp",), refuses=(400, 404, 415, 502, 503),
     ),
     Operation(
         name="ask_offers", method="OPTIONS", path="/api/call", needs="calls.place", status=204,
@@ -105,34 +105,36 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
         refuses=(404, 502, 503),
     ),
     Operation(
-        name="ice_servers", method="GET", path="/api/ice", needs="calls.place", gives=shapes.IceServerList,
+        name="ice_servers", method="GET", path="/api/ice", needs="calls.place",
+        gives=api_shapes.IceServerList,
         does="Lists STUN and TURN servers for a browser.",
     ),
     Operation(
-        name="embed", method="POST", path="/api/embed", needs="calls.place", takes=shapes.EmbedWish,
-        does="Makes a token of minutes for the call button on another page.", gives=shapes.EmbedToken,
+        name="embed", method="POST", path="/api/embed", needs="calls.place", takes=api_shapes.EmbedWish,
+        does="Makes a token of minutes for the call button on another page.", gives=api_shapes.EmbedToken,
         refuses=(400, 403),
     ),
     # ── calls ──
     Operation(
-        name="list_calls", method="GET", path="/api/calls", needs="calls.read", gives=shapes.CallPage,
+        name="list_calls", method="GET", path="/api/calls", needs="calls.read", gives=call_shapes.CallPage,
         does="Lists calls page by page: running ones, then the others, or as they shall be sorted.",
-        asks=shapes.CallsAsked, refuses=(400, 502, 503),
+        asks=call_shapes.CallsAsked, refuses=(400, 502, 503),
     ),
     Operation(
-        name="list_refused", method="GET", path="/api/refused", needs="calls.read", gives=shapes.RefusedPage,
+        name="list_refused", method="GET", path="/api/refused", needs="calls.read",
+        gives=call_shapes.RefusedPage,
         does="Lists calls that were not taken, and why, page by page, the newest first; those alike are one.",
-        asks=shapes.RefusedAsked, refuses=(400, 502, 503),
+        asks=call_shapes.RefusedAsked, refuses=(400, 502, 503),
     ),
     Operation(
         name="show_call", method="GET", path="/api/calls/{call_id}", needs="calls.read",
         does="Shows one call with its turns and events, and what was wrong with it, or why it was not taken.",
-        gives=shapes.ShownCall, refuses=(404, 502, 503),
+        gives=call_shapes.ShownCall, refuses=(404, 502, 503),
     ),
     Operation(
         name="call_course", method="GET", path="/api/calls/{call_id}/course", needs="calls.read",
         does="Shows one call to time: also its sound, SIP messages, log lines and recordings.",
-        gives=shapes.CallCourse, refuses=(404, 502, 503),
+        gives=call_shapes.CallCourse, refuses=(404, 502, 503),
     ),
     Operation(
         name="end_call", method="DELETE", path="/api/calls/{call_id}", needs="calls.end", status=204,
@@ -141,22 +143,22 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     Operation(
         name="say", method="POST", path="/api/calls/{call_id}/say", needs="calls.takeover", status=204,
         does="Has a running conversation's voice say a text, word for word.",
-        takes=shapes.SayWish, refuses=(400, 404, 409),
+        takes=call_shapes.SayWish, refuses=(400, 404, 409),
     ),
     Operation(
         name="transfer", method="POST", path="/api/calls/{call_id}/transfer", needs="calls.takeover",
         does="Hands the caller of a running conversation to a target that the call's plan names.",
-        status=204, takes=shapes.TransferWish, refuses=(400, 404, 409),
+        status=204, takes=call_shapes.TransferWish, refuses=(400, 404, 409),
     ),
     Operation(
         name="mute", method="PUT", path="/api/calls/{call_id}/mute", needs="calls.takeover", status=204,
         does="Has a conversation's voice be still and hear nothing, or go on.",
-        takes=shapes.MuteWish, refuses=(400, 404, 409),
+        takes=call_shapes.MuteWish, refuses=(400, 404, 409),
     ),
     Operation(
         name="list_recordings", method="GET", path="/api/recordings", needs="recordings.read",
-        does="Lists what callers left, the newest first.", asks=shapes.RecordingsAsked,
-        gives=shapes.RecordingList, refuses=(400,),
+        does="Lists what callers left, the newest first.", asks=api_shapes.RecordingsAsked,
+        gives=api_shapes.RecordingList, refuses=(400,),
     ),
     Operation(
         name="hear_recording", method="GET", path="/api/recordings/{day}/{file}", needs="recordings.read",
@@ -164,13 +166,14 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     ),
     # ── telephones' users ──
     Operation(
-        name="list_users", method="GET", path="/api/users", needs="users.write", gives=shapes.UserList,
+        name="list_users", method="GET", path="/api/users", needs="users.write", gives=api_shapes.UserList,
         does="Lists the users that telephones log in as.", refuses=(503,),
     ),
     Operation(
-        name="put_user", method="PUT", path="/api/users/{name}", needs="users.write", takes=shapes.UserWish,
+        name="put_user", method="PUT", path="/api/users/{name}", needs="users.write",
+        takes=api_shapes.UserWish,
         does="Adds a user, or gives it another password; nobody gives a right that he has not.",
-        gives=shapes.MadeUser, refuses=(400, 403),
+        gives=api_shapes.MadeUser, refuses=(400, 403),
     ),
     Operation(
         name="remove_user", method="DELETE", path="/api/users/{name}", needs="users.write", status=204,
@@ -178,17 +181,19 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     ),
     Operation(
         name="list_telephones", method="GET", path="/api/telephones", needs="users.write",
-        does="Lists the telephones that are registered, and whether they answer.", gives=shapes.TelephoneList,
+        does="Lists the telephones that are registered, and whether they answer.",
+        gives=house_shapes.TelephoneList,
     ),
     # ── trunks ──
     Operation(
-        name="list_trunks", method="GET", path="/api/trunks", needs="calls.read", gives=shapes.TrunkList,
+        name="list_trunks", method="GET", path="/api/trunks", needs="calls.read",
+        gives=house_shapes.TrunkList,
         does="Lists the trunks, whether calls can leave by each, and which are out of service.",
     ),
     Operation(
         name="put_trunk", method="PUT", path="/api/trunks/{trunk}/service", needs="trunks.write", status=204,
         does="Takes a trunk out of service (no new call comes or goes by it), or puts it back.",
-        takes=shapes.ServiceWish, refuses=(400, 404, 503),
+        takes=house_shapes.ServiceWish, refuses=(400, 404, 503),
     ),
     # ── what happens, as it happens ──
     Operation(
@@ -203,13 +208,14 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     ),
     # ── tokens ──
     Operation(
-        name="list_tokens", method="GET", path="/api/tokens", needs="tokens.write", gives=shapes.TokenList,
+        name="list_tokens", method="GET", path="/api/tokens", needs="tokens.write",
+        gives=api_shapes.TokenList,
         does="Lists all tokens that there ever were, without their secrets.", refuses=(503,),
     ),
     Operation(
         name="make_token", method="POST", path="/api/tokens", needs="tokens.write", status=201,
         does="Makes a token, and tells its secret this once; nobody gives a right that he has not.",
-        takes=shapes.TokenWish, gives=shapes.MadeToken, refuses=(400, 403, 503),
+        takes=api_shapes.TokenWish, gives=api_shapes.MadeToken, refuses=(400, 403, 503),
     ),
     Operation(
         name="revoke_token", method="DELETE", path="/api/tokens/{token_id}", needs="tokens.write", status=204,
@@ -218,47 +224,50 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     ),
     # ── what the house does ──
     Operation(
-        name="show_house", method="GET", path="/api/house", needs="calls.read", gives=shapes.HouseTold,
+        name="show_house", method="GET", path="/api/house", needs="calls.read", gives=house_shapes.HouseTold,
         does="Tells how the whole house is: parts, processes, places, refused calls, who is told events.",
     ),
     Operation(
-        name="list_routes", method="GET", path="/api/dialplans", needs="calls.read", gives=shapes.PlanShown,
+        name="list_routes", method="GET", path="/api/dialplans", needs="calls.read",
+        gives=house_shapes.PlanShown,
         does="Tells the version of the dialplans in force, and lists their routes, without their texts.",
     ),
     Operation(
         name="try_route", method="GET", path="/api/dialplans/route", needs="calls.read",
         does="Tells which route a call would take, and why not those before it; places none.",
-        asks=shapes.RouteAsked, gives=shapes.RouteTold, refuses=(400,),
+        asks=house_shapes.RouteAsked, gives=house_shapes.RouteTold, refuses=(400,),
     ),
     Operation(
         name="check_plans", method="POST", path="/api/dialplans/check", needs="plans.reload",
         does="Tries whether the dialplans that lie in their folder now would load.",
-        gives=shapes.PlanTried, refuses=(409,),
+        gives=house_shapes.PlanTried, refuses=(409,),
     ),
     Operation(
-        name="reload", method="POST", path="/api/reload", needs="plans.reload", gives=shapes.ReloadShown,
+        name="reload", method="POST", path="/api/reload", needs="plans.reload",
+        gives=house_shapes.ReloadShown,
         does="Reads plans, users, trunks, certificates and webhooks anew; what does not load stays (409).",
         refuses=(409,),
     ),
     Operation(
-        name="list_voices", method="GET", path="/api/voices", needs="calls.read", gives=shapes.VoiceList,
+        name="list_voices", method="GET", path="/api/voices", needs="calls.read",
+        gives=house_shapes.VoiceList,
         does="Lists the voices that may be used, by name.", refuses=(503,),
     ),
     # ── for machines, and for callers ──
     Operation(
         name="synthetic", method="GET", path="/synthetic/{call_id}", needs="nothing", refuses=(404,),
-        does="Gives the signed statement that a call's voice is synthetic.", gives=shapes.SpeechClaims,
+        does="Gives the signed statement that a call's voice is synthetic.", gives=api_shapes.SpeechClaims,
     ),
     Operation(
         name="metrics", method="GET", path="/metrics", needs="calls.read", gives_also=("text/plain",),
         does="Gives the metrics in Prometheus' text form.",
     ),
     Operation(
-        name="alive", method="GET", path="/healthz", needs="nothing", gives=shapes.Alive,
+        name="alive", method="GET", path="/healthz", needs="nothing", gives=api_shapes.Alive,
         does="Tells that the front lives.",
     ),
     Operation(
-        name="ready", method="GET", path="/readyz", needs="nothing", gives=shapes.Ready, refuses=(),
+        name="ready", method="GET", path="/readyz", needs="nothing", gives=api_shapes.Ready, refuses=(),
         does="Tells whether calls would be taken (503 with the same body: no), and how each part is.",
     ),
 )  # fmt: skip
@@ -331,10 +340,23 @@ async def body_of(request: Request, shape: type[Shape]) -> Shape | Response:
     try:
         return shape.model_validate_json(await request.body())
     except ValidationError as error:
-        return refusal(400, wrong(error.errors(include_input=False, include_url=False)))
+        return _refused(error)
 
 
-def wrong(errors: Iterable[Any]) -> str:
-    """What is wrong with a body, without what stood in it: that may be a secret."""
-    said = [f"{'.'.join(map(str, one['loc'])) or 'the body'}: {one['msg']}" for one in errors]
-    return "; ".join(said[:5])
+def query_of(request: Request, shape: type[Shape], several: Collection[str] = ()) -> Shape | Response:
+    """The request's query in that shape, or the problem that says what is wrong with it.
+
+    `several`: names that may stand there more than once.
+    """
+    asked = dict(request.query_params) | {name: request.query_params.getlist(name) for name in several}
+    try:
+        return shape.model_validate(asked)
+    except ValidationError as error:
+        return _refused(error)
+
+
+def _refused(error: ValidationError) -> Response:
+    """What is wrong with a body or a query, without what stood in it: that may be a secret."""
+    wrong = error.errors(include_input=False, include_url=False)
+    said = [f"{'.'.join(map(str, one['loc'])) or 'the body'}: {one['msg']}" for one in wrong]
+    return refusal(400, "; ".join(said[:5]))

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -18,8 +17,8 @@ from gateway.dialplan.route_trial import try_route
 from gateway.dialplan.target_address import TrunkTarget, target_address
 from gateway.errors import DialplanError
 from gateway.front.admission.rights import Principal
-from gateway.front.http.api_shapes import RouteAsked
-from gateway.front.http.operations import wrong
+from gateway.front.http.house_shapes import RouteAsked
+from gateway.front.http.operations import query_of
 from gateway.front.http.problems import refusal
 from gateway.ipc.front_messages import Reloaded
 
@@ -84,16 +83,15 @@ class PlanDesk:
 
     async def route(self, request: Request) -> Response:
         """Which route a call would take, and why not those before it."""
-        named = dict(request.query_params) | {"header": request.query_params.getlist("header")}
+        asked = query_of(request, RouteAsked, several=("header",))
+        if isinstance(asked, Response):
+            return asked
         plan = self._house.plan()
         try:
-            asked = RouteAsked.model_validate(named)
             tried = try_route(
                 plan, called=asked.called, caller=asked.caller, source=asked.source,
                 at=asked.at, headers=asked.header,
             )  # fmt: skip
-        except ValidationError as error:
-            return refusal(400, wrong(error.errors(include_input=False, include_url=False)))
         except ValueError as error:
             return refusal(400, str(error))
         passed = [(name, why) for name, _, why in (line.partition(": ") for line in tried.passed)]

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from gateway.front.http.api_shapes import RecordingsAsked
-from gateway.front.http.operations import wrong
+from gateway.front.http.operations import query_of
 from gateway.front.http.problems import refusal
 
 DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
@@ -39,10 +38,9 @@ class RecordingDesk:
 
     async def listed(self, request: Request) -> Response:
         """The newest first."""
-        try:
-            asked = RecordingsAsked.model_validate(dict(request.query_params))
-        except ValidationError as error:
-            return refusal(400, wrong(error.errors(include_input=False, include_url=False)))
+        asked = query_of(request, RecordingsAsked)
+        if isinstance(asked, Response):
+            return asked
         return JSONResponse({"recordings": await asyncio.to_thread(self._list, asked)})
 
     def _list(self, asked: RecordingsAsked) -> list[dict[str, object]]:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway.front.admission.trunks_out import NoSuchTrunk, TrunksOut
-from gateway.front.http.api_shapes import ServiceWish
+from gateway.front.http.house_shapes import ServiceWish
 from gateway.front.http.operations import body_of
 from gateway.front.http.problems import refusal
 from gateway.ipc.front_messages import TrunkState

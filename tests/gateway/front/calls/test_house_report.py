@@ -16,7 +16,7 @@ from gateway.config.own_certificate import own_certificate
 from gateway.config.settings import Settings
 from gateway.front.calls.house_report import STEADY_S, engine_shown, place_of, processes_shown
 from gateway.front.house.process_starts import own_start
-from gateway.front.http.api_shapes import HouseTold
+from gateway.front.http.house_shapes import HouseTold
 from gateway.ipc.front_messages import HouseState
 from gateway.ipc.process_lives import ProcessLife, note_lives
 from gateway.store.refused_calls import REFUSED, RefusedCall, RefusedCalls, RefusedFor

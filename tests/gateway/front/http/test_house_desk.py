@@ -16,7 +16,7 @@ from gateway.dialplan import Dialplan, Route
 from gateway.dialplan.routes import Hours
 from gateway.dialplan.verbs import Answer, Hangup
 from gateway.front.calls.house_report import HouseShown
-from gateway.front.http.api_shapes import HouseTold, PlanShown, RouteTold, TelephoneList
+from gateway.front.http.house_shapes import HouseTold, PlanShown, RouteTold, TelephoneList
 from gateway.ipc.binding import Binding
 from gateway.ipc.front_messages import TelephoneState
 from tests.gateway.front.http.test_app import BEARER, HOUSE, FakeHouse
