@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from consent.bare_url import bare
 from gateway.cli.calls.call_table import tame
+from gateway.cli.house.paged_list import Entries, paged
 from gateway.config.paths import redis_url_for
 from gateway.config.runtime import runtime_for
 from gateway.config.settings import Settings
@@ -73,28 +74,30 @@ class CallStores:
 
     def calls(self, search: CallSearch, sort: Sort, count: int | None) -> Iterator[dict[str, Any]]:
         """The calls found as JSON, in that order, `count` at most; None: all."""
-        registry, cursor = self._registry, None
-        while registry is not None and (count is None or count > 0):
-            wanted = CallsWanted(
-                search=search, sort=sort, count=min(count or AT_ONCE, AT_ONCE), cursor=cursor
-            )
-            page = self._asked(partial(_page, registry, wanted))
-            if page.silence is not None:
+        registry = self._registry
+        if registry is None:
+            return
+
+        def page(most: int, cursor: str | None) -> tuple[Entries, str | None]:
+            wanted = CallsWanted(search=search, sort=sort, count=most, cursor=cursor)
+            read = self._asked(partial(_page, registry, wanted))
+            if read.silence is not None:
                 self._away()
-            yield from page.calls
-            count, cursor = None if count is None else count - len(page.calls), page.following
-            if cursor is None:
-                return
+            return read.calls, read.following
+
+        yield from paged(page, count, AT_ONCE)
 
     def refused(self, search: CallSearch, count: int | None) -> Iterator[dict[str, Any]]:
         """The calls that were not taken as JSON, the newest first, `count` at most; None: all."""
-        cursor = None
-        while self._registry is not None and (count is None or count > 0):
-            page = RefusalList(self._registry).page(search, min(count or AT_ONCE, AT_ONCE), cursor)
-            yield from page.to_json()["refused"]
-            count, cursor = None if count is None else count - len(page.refused), page.following
-            if cursor is None:
-                return
+        if self._registry is None:
+            return
+        refusals = RefusalList(self._registry)
+
+        def page(most: int, cursor: str | None) -> tuple[Entries, str | None]:
+            read = refusals.page(search, most, cursor)
+            return [call.to_json() for call in read.refused], read.following
+
+        yield from paged(page, count, AT_ONCE)
 
     def call(self, call_id: str) -> dict[str, Any]:
         """One call as JSON, by its id or its caller's SIP Call-ID. Raises `VoicegateError` for none."""

@@ -18,6 +18,7 @@ from urllib.parse import quote, urlsplit
 import click
 import httpx
 
+from gateway.cli.house.paged_list import Entries, paged
 from gateway.config.own_address import in_url
 from gateway.config.settings import Settings
 from gateway.errors import VoicegateError
@@ -129,15 +130,14 @@ class HouseClient:
     ) -> Iterator[dict[str, Any]]:
         """A list, page by page."""
         asked = {key: value for key, value in search.items() if value not in (None, "", False)}
-        cursor: str | None = None
-        while count is None or count > 0:
+
+        def read(most: int, cursor: str | None) -> tuple[Entries, str | None]:
             at = {"cursor": cursor} if cursor else {}
-            page = self._ask("GET", path, params={**asked, "limit": min(count or AT_ONCE, AT_ONCE), **at})
+            page = self._ask("GET", path, params={**asked, "limit": most, **at})
             self.silence = self.silence or str(page.get("silence") or "")
-            yield from page[name]
-            count, cursor = None if count is None else count - len(page[name]), page["next"]
-            if cursor is None:
-                return
+            return page[name], page["next"]
+
+        return paged(read, count, AT_ONCE)
 
     def call(self, call_id: str) -> dict[str, Any]:
         """One call with its turns and events."""
