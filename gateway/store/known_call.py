@@ -105,9 +105,8 @@ def whole_call(
     """One call as all stores have it, as `gateway.store.call_cause` and whoever shows it take it.
 
     `record`: what Redis says, with events (`Sessions.show`); a call that it has forgotten has none.
-    `headers`: what a trusted peer said of it, as SQL keeps that. `lives`: Redis says so now. The
-    state of a call that was not taken is
-    `refused`, and `refused` says why. None: nobody knows it.
+    `headers`: what a trusted peer said of it, as SQL keeps that. `lives`: Redis says so now. The state of a
+    call that was not taken is `refused`, and `refused` says why. None: nobody knows it.
     """
     if row is not None:
         kept = {"headers": dict(headers)} if headers else {}

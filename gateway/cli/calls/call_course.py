@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from typing import Any
 
+from gateway.cli.calls.moment import day_and_time, time_of_day
 from gateway.store.call_record import OF_TARGET
 from gateway.store.known_call import KnownCall
 
@@ -16,7 +16,8 @@ def head(call_id: str, call: KnownCall | None, facts: Mapping[str, Any]) -> Iter
         who = f"{facts.get('caller') or '(nobody)'} called {facts.get('called', '?')}"
         yield f"call {call_id}  not in the registry, route {facts.get('route', '?')}"
         yield f"  {who} from {facts.get('source', '?')}"
-        yield f"  {_when(facts.get('started_at', 0.0))}, {facts.get('how') or facts.get('state', 'unknown')}"
+        end = facts.get("how") or facts.get("state", "unknown")
+        yield f"  {day_and_time(facts.get('started_at', 0.0))}, {end}"
     else:
         row = call.row
         yield f"call {call_id}  payload {row.payload:012x}  route {row.route} of {row.dialplan}"
@@ -26,13 +27,13 @@ def head(call_id: str, call: KnownCall | None, facts: Mapping[str, Any]) -> Iter
             call.state, "ended"
         )
         lasted = f" after {call.ended_at - call.started_at:.0f} s" if call.ended_at is not None else ""
-        yield f"  {_when(call.started_at)}, {end}{lasted}"
+        yield f"  {day_and_time(call.started_at)}, {end}{lasted}"
     yield from _said_of_it(facts)
     for told in facts.get("disclosed", ()):
         if isinstance(told, Mapping):
             voice = f" of the voice {told['voice']}" if told["voice"] else ""
             whom = f"machine{voice} for {told['principal']}"
-            yield f"  told that it is a {whom} ({told['language']}), whole at {_clock(told['at'])}"
+            yield f"  told that it is a {whom} ({told['language']}), whole at {time_of_day(told['at'])}"
     for line in (_quality(facts), _far_quality(facts, "the caller")):
         if line:
             yield f"  {line}"
@@ -48,7 +49,7 @@ def course(facts: Mapping[str, Any]) -> Iterator[str]:
     """What happened: turns and events in order of time; `facts` as `Sessions.show` returns them."""
     for event in sorted(facts.get("events", ()), key=lambda event: float(event["at"])):
         what = _turn(event["data"]) if event["kind"] == "turn" else _event(event)
-        yield f"  {_clock(event['at'])}  {what}"
+        yield f"  {time_of_day(event['at'])}  {what}"
 
 
 def _said_of_it(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -108,11 +109,3 @@ def _turn(turn: Mapping[str, Any]) -> str:
 
 def _event(event: Mapping[str, Any]) -> str:
     return f"{event['kind']} {' '.join(f'{k}={v}' for k, v in event['data'].items())}".rstrip()
-
-
-def _when(at: float) -> str:
-    return f"{datetime.fromtimestamp(at):%Y-%m-%d %H:%M:%S}"
-
-
-def _clock(at: float) -> str:
-    return f"{datetime.fromtimestamp(at):%H:%M:%S.%f}"[:-3]

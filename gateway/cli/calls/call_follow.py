@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from typing import Any, Final
 
 import httpx
 
 from gateway.cli.calls.call_table import tame
+from gateway.cli.calls.moment import time_of_day
 from gateway.cli.house.house_client import HouseClient
 from gateway.errors import VoicegateError
 
@@ -53,7 +53,7 @@ def told_line(event: Mapping[str, Any]) -> str:
     """One event as a line; what somebody else wrote is shown as it can be printed."""
     if event["type"] == "gap":
         return "-- some events are not kept any more --"
-    at = f"{datetime.fromtimestamp(event['at']):%H:%M:%S.%f}"[:-3]
+    at = time_of_day(event["at"])
     facts = event["data"] if event["type"] != "call.ended" else {"how": event["data"].get("how")}
     if isinstance(facts.get("facts"), dict):  # a note
         facts = {"what": facts.get("what"), **facts["facts"]}

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
+from gateway.cli.calls.moment import day_and_time
 from gateway.store.known_call import KnownCall
 
 COLUMNS: Final = (
@@ -35,7 +36,7 @@ def tame(text: object) -> str:
 def line(call: KnownCall) -> str:
     """One call as one line."""
     lasted = f"{call.ended_at - call.started_at:.0f} s" if call.ended_at is not None else "…"
-    when = f"{datetime.fromtimestamp(call.started_at):%Y-%m-%d %H:%M:%S}"
+    when = day_and_time(call.started_at)
     who = f"{call.row.caller or '?'} → {call.row.called}"
     said = f"{call.row.call_id}  {when}  {call.where:<9} {lasted:>6}  {who}  {call.row.route}  {call.how}"
     return tame(said.rstrip())
@@ -43,7 +44,7 @@ def line(call: KnownCall) -> str:
 
 def refused_line(call: Mapping[str, Any]) -> str:
     """A call that was not taken, or several that are alike, as one line; `call` as the API tells it."""
-    when = f"{datetime.fromtimestamp(call['started_at']):%Y-%m-%d %H:%M:%S}"
+    when = day_and_time(call["started_at"])
     times = f"{call['count']} times" if call["count"] > 1 else ""
     what, who = f"{call['status']} {call['reason']}", f"{call['caller'] or '?'} → {call['called']}"
     return tame(f"{call['call_id']}  {when}  {what}  {who}  from {call['source']}  {times}".rstrip())

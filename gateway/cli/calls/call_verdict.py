@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from typing import Any
 
+from gateway.cli.calls.moment import time_of_day
 from gateway.store.call_cause import causes, not_known
 from gateway.store.told_call import CallCause
 
@@ -45,12 +45,8 @@ def _lives(call: Mapping[str, Any]) -> bool:
 
 
 def _evidence(one: CallCause) -> str:
-    since = f", since {_clock(one.since)}" if one.since < one.at else ""
-    return f"{one.event} at {_clock(one.at)}: {one.number}".rstrip(": ") + since
-
-
-def _clock(at: float) -> str:
-    return f"{datetime.fromtimestamp(at):%H:%M:%S.%f}"[:-3]
+    since = f", since {time_of_day(one.since)}" if one.since < one.at else ""
+    return f"{one.event} at {time_of_day(one.at)}: {one.number}".rstrip(": ") + since
 
 
 def _figures(call: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""A time as an operator writes it: `2h` ago, `3d` ago, a date, or an ISO time."""
+"""Times as an operator writes them (`2h` ago, `3d` ago, a date, or an ISO time), and as they are shown."""
 
 from __future__ import annotations
 
@@ -52,3 +52,13 @@ def _read(text: str, *, ends: bool) -> float:
 
 def _midnight(day: date) -> float:
     return datetime(day.year, day.month, day.day).timestamp()
+
+
+def time_of_day(at: float) -> str:
+    """Seconds since the epoch as 17:31:05.250, in this machine's zone."""
+    return f"{datetime.fromtimestamp(at):%H:%M:%S.%f}"[:-3]
+
+
+def day_and_time(at: float) -> str:
+    """Seconds since the epoch as 2026-03-02 17:31:05, in this machine's zone."""
+    return f"{datetime.fromtimestamp(at):%Y-%m-%d %H:%M:%S}"

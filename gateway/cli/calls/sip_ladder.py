@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
+from gateway.cli.calls.moment import time_of_day
 from gateway.ipc.wire_message import US
 
 
@@ -21,7 +21,7 @@ def ladder(messages: Sequence[Mapping[str, Any]], *, whole: bool) -> Iterator[st
         out = one["from"] == US
         there = str(one["to"] if out else one["from"])
         arrow = "◀──" if out else "──▶"
-        yield f"  {_clock(one['at'])}  {there:<{wide}} {arrow} us  {one['protocol']:<4} {one['first']}"
+        yield f"  {time_of_day(one['at'])}  {there:<{wide}} {arrow} us  {one['protocol']:<4} {one['first']}"
         if whole:
             yield from (f"      {line}".rstrip() for line in str(one["text"]).split("\n")[1:])
             yield ""
@@ -33,13 +33,9 @@ def log_lines(lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield from _gap(one)
         level = "" if one["level"] == "info" else f"{str(one['level']).upper()} "
         facts = "  ".join(f"{name}={value}" for name, value in one["fields"].items())
-        yield f"  {_clock(one['at'])}  {one['process']:<8} {level}{one['event']}  {facts}".rstrip()
+        yield f"  {time_of_day(one['at'])}  {one['process']:<8} {level}{one['event']}  {facts}".rstrip()
 
 
 def _gap(one: Mapping[str, Any]) -> Iterator[str]:
     if "left_out" in one:
         yield f"  … {one['left_out']} more were not kept"
-
-
-def _clock(at: float) -> str:
-    return f"{datetime.fromtimestamp(at):%H:%M:%S.%f}"[:-3]
