@@ -127,9 +127,15 @@ class Call:
         self.session.state(state)
         self.log.info("call." + state)
 
+    def answered(self) -> None:
+        """The line has answered; idempotent, since a browser may acknowledge before the line says so."""
+        if self.state not in ("answered", "confirmed"):
+            self.move("answered")
+
     def confirm(self, codec: str | None) -> None:
         """The caller has acknowledged the answer; idempotent."""
         if not self.line.confirmed.is_set():
+            self.answered()
             self.session.event("confirmed", codec=codec)
             self.ear.restart_silence()
             self.line.confirm()

@@ -259,7 +259,7 @@ class Performance:
             self._ahead = (text, item)
             await call.rendered(item, GREETING_WITHIN_S)
         await call.ask_line(AnswerCall(call.id))
-        call.move("answered")
+        call.answered()
         if not await call.inbox.until(call.line.confirmed.wait(), CONFIRMED_WITHIN_S):
             raise CallEnded(CallEnding(End.UNACKNOWLEDGED))
 

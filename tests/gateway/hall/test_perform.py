@@ -30,6 +30,16 @@ async def asked(house: House, verb: Gather = MENU) -> Phone:
     return phone
 
 
+async def test_a_call_that_is_acknowledged_before_the_line_says_so_is_confirmed_all_the_same(
+    house: House,
+) -> None:
+    phone = await house.ring(Answer(), Say(text="hello"), Hangup(say=""))
+    phone.acks_first = True
+    assert await house.over(phone) == "hung up"
+    states = [event["state"] for event in house.events(phone, "state")]
+    assert states == ["ringing", "answered", "confirmed"]
+
+
 async def test_a_key_takes_its_branch_and_stops_the_prompt(house: House) -> None:
     phone = await asked(house)
     await house.press(phone, "2")

@@ -641,6 +641,8 @@ class Phone:
         self.transfers_to: int | None = 200
         """status that a transfer ends with, 180: it rings and rings; None: the line refuses it at once"""
         self.never_acks = False
+        self.acks_first = False
+        """its acknowledgement overtakes the line's word of the answer, as a browser's may"""
         self.early: bool | None = False
         """it hears something before the answer; None: its line cannot do that"""
         self.waiting: deque[bytes | None] = deque(maxlen=5)
@@ -711,7 +713,9 @@ class Line:
         match message:
             case AnswerCall():
                 phone.answered = phone.up = phone.sending = phone.receiving = True
-                if not phone.never_acks:
+                if phone.acks_first:
+                    await hall.call_confirmed(self, CallConfirmed(call_id, "PCMU", 0.0))  # type: ignore[arg-type]
+                elif not phone.never_acks:
                     later(RINGING_S, hall.call_confirmed, self, CallConfirmed(call_id, "PCMU", 0.0))
             case ProgressCall():
                 if phone.early is None:
