@@ -22,6 +22,8 @@ FRACTIONS: Final = (
 )  # fmt: skip
 COUNTS: Final = ("turns", "underruns", *_COUNTED, *(OF_TARGET + one for one in _COUNTED))
 """Facts that are numbers."""
+MOST_DIGITS: Final = 18
+"""Of a whole number, its sign among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +91,11 @@ def _keep(table: dict[str, Any], key: str, value: object) -> None:
 def read_json(text: str) -> Any:
     """What `text` says; None when it is not JSON, which knows neither NaN nor halves of characters.
 
-    Some writers write them: NaN, and infinity, spoil the text; a half becomes a question mark.
+    Some writers write them: NaN, and infinity, spoil the text, and so does a whole number of more than 18
+    digits, which no column, clock or page can hold; a half becomes a question mark.
     """
     try:
-        told = json.loads(text, parse_float=_finite, parse_constant=_finite)
+        told = json.loads(text, parse_float=_finite, parse_constant=_finite, parse_int=_whole)
         if "\\ud" in text.lower():  # an engine may tell the halves of a character one by one
             told = json.loads(json.dumps(told, ensure_ascii=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError):
@@ -105,6 +108,12 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError(text)
     return number
+
+
+def _whole(text: str) -> int:
+    if len(text) > MOST_DIGITS:
+        raise ValueError(text[:MOST_DIGITS])
+    return int(text)
 
 
 def read_event(fields: Mapping[str, str]) -> dict[str, Any] | None:

@@ -13,9 +13,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from redis.exceptions import ResponseError
@@ -28,6 +28,9 @@ from gateway.store.session_writer import Command
 LADDER_BYTES: Final = 32 << 20
 """Of all calls' ladders that one process keeps in Redis; the embedded one has 256 MB for everything."""
 LOG_BYTES: Final = 8 << 20
+LADDER_OF_CALL: Final = 1 << 20
+"""Bytes of one call's ladder: half of them its first messages', half its last ones'."""
+LOG_OF_CALL: Final = 256 << 10
 FIRST_MESSAGES: Final = 150
 LAST_MESSAGES: Final = 50
 FIRST_LINES: Final = 200
@@ -57,15 +60,24 @@ class _Kept:
     """What this process put into one call's lists. `expires_at` is monotonic."""
 
     count: int
-    size: int
-    expires_at: float
+    begins_late: bool
+    """its list of first entries takes no more"""
+    early_size: int = 0
+    late: deque[int] = field(default_factory=deque)
+    """bytes of each entry that the list of last ones holds"""
+    late_size: int = 0
+    expires_at: float = 0.0
+
+    @property
+    def size(self) -> int:
+        return self.early_size + self.late_size
 
 
 class TrailPen:
     """The pen of one kind of list, for all calls. Never waits or fails.
 
-    `first` and `last` entries of a call are kept, `most_bytes` of all of them; the oldest calls' lists are
-    deleted for newer ones.
+    `first` and `last` entries of a call are kept, of each kind half of `of_call` bytes; `most_bytes` of all
+    calls': the oldest calls' lists are deleted for newer ones.
     """
 
     def __init__(
@@ -75,12 +87,14 @@ class TrailPen:
         *,
         first: int,
         last: int,
+        of_call: int,
         most_bytes: int,
     ) -> None:
         self._living = living
         self._keys = ladder_keys if kind == "ladder" else log_keys
         self._first = first
         self._last = last
+        self._half = of_call // 2
         self._most_bytes = most_bytes
         self._ttl_s = int(living.ttl)
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
@@ -109,24 +123,41 @@ class TrailPen:
     ) -> None:
         kept = self._kept.get(call_id)
         if kept is None:
-            kept = self._kept[call_id] = _Kept(self._first if under_way else 0, 0, 0.0)
+            kept = self._kept[call_id] = _Kept(self._first if under_way else 0, under_way)
         kept.count += left_out
         kept.expires_at = time.monotonic() + self._ttl_s
         text = json.dumps({"n": kept.count, **entry}, separators=(",", ":"), default=str)
         kept.count += 1
+        if self._living.crowded:
+            return  # the reader sees by the numbers that it is missing
+        before = kept.size
         early, late = self._keys(call_id)
-        if kept.count <= self._first + self._last:
-            kept.size += len(text)
-            self._size += len(text)
-        key = early if kept.count <= self._first else late
+        if kept.count > self._first or kept.early_size + len(text) > self._half:
+            kept.begins_late = True
+        key = late if kept.begins_late else early
         commands: list[Command] = [("RPUSH", key, text)]
         if key is late:
-            commands.append(("LTRIM", late, str(-self._last), "-1"))
-        elif kept.count in (1, self._first):  # a process before this one may have put many there
-            commands.append(("LTRIM", early, "0", str(self._first - 1)))
+            commands.append(("LTRIM", late, str(-self._last_with(kept, len(text))), "-1"))
+        else:
+            kept.early_size += len(text)
+            if kept.count in (1, self._first):  # a process before this one may have put many there
+                commands.append(("LTRIM", early, "0", str(self._first - 1)))
+        self._size += kept.size - before
         # each time: of several writes any may be lost, and what has no TTL stays for good
         self._living.put(*commands, ("EXPIRE", key, self._living.ttl))
         self._make_room()
+
+    def _last_with(self, kept: _Kept, size: int) -> int:
+        """How many of the last entries stay beside one more of that size."""
+        kept.late.append(size)
+        kept.late_size += size
+        stay = self._last  # some may be of a process before this one
+        while len(kept.late) > stay:
+            kept.late_size -= kept.late.popleft()
+        while kept.late_size > self._half and len(kept.late) > 1:
+            kept.late_size -= kept.late.popleft()
+            stay = len(kept.late)
+        return stay
 
     def _make_room(self) -> None:
         while len(self._kept) > 1:

@@ -38,9 +38,11 @@ from gateway.store.call_trails import (
     FIRST_LINES,
     FIRST_MESSAGES,
     LADDER_BYTES,
+    LADDER_OF_CALL,
     LAST_LINES,
     LAST_MESSAGES,
     LOG_BYTES,
+    LOG_OF_CALL,
     TrailPen,
     read_trail,
     shown_line,
@@ -122,12 +124,20 @@ class Sessions:
     def ladders(self, most_bytes: int = LADDER_BYTES) -> TrailPen:
         """The pen of calls' SIP messages."""
         return TrailPen(
-            self._living, "ladder", first=FIRST_MESSAGES, last=LAST_MESSAGES, most_bytes=most_bytes
-        )
+            self._living, "ladder", first=FIRST_MESSAGES, last=LAST_MESSAGES, of_call=LADDER_OF_CALL,
+            most_bytes=most_bytes,
+        )  # fmt: skip
 
     def logs(self, most_bytes: int = LOG_BYTES) -> TrailPen:
         """The pen of calls' lines of the log."""
-        return TrailPen(self._living, "log", first=FIRST_LINES, last=LAST_LINES, most_bytes=most_bytes)
+        return TrailPen(
+            self._living,
+            "log",
+            first=FIRST_LINES,
+            last=LAST_LINES,
+            of_call=LOG_OF_CALL,
+            most_bytes=most_bytes,
+        )
 
     async def live(self) -> list[dict[str, Any]]:
         """Living calls as JSON, the oldest first. Raises `RedisError` or `OSError`, as all readers do."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from redis.asyncio import Redis
 from gateway.ipc.wire_message import WireMessage
 from gateway.store.call_trails import (
     FIRST_MESSAGES,
+    LADDER_OF_CALL,
     LAST_LINES,
     LAST_MESSAGES,
     LogLine,
@@ -91,6 +93,66 @@ async def test_the_oldest_calls_ladders_go_for_newer_ones(sessions: Sessions, ra
     assert pen.forgotten == 20 - len(kept) > 0
 
 
+def message_of(size: int) -> WireMessage:
+    return WireMessage(5.0, "caller", "us", "udp", "INFO sip:demo@x SIP/2.0", "x" * size)
+
+
+async def bytes_of(raw: Any, key: str) -> int:
+    return sum(map(len, await raw.lrange(key, 0, -1)))
+
+
+async def test_of_all_calls_no_more_is_kept_than_promised_however_they_grow(
+    sessions: Sessions, raw: Any
+) -> None:
+    """Whoever begins with short messages and goes on with long ones takes no more room than others."""
+    pen = sessions.ladders(most_bytes=100_000)
+    for call in range(4):
+        for n in range(FIRST_MESSAGES + 2 * LAST_MESSAGES):
+            pen.message(f"c{call}", message_of(1 if n < FIRST_MESSAGES + LAST_MESSAGES else 4000))
+    await sessions.writer.flush()
+    kept = sum([await bytes_of(raw, key) for key in await raw.keys("vg:ladder*")])
+    assert LAST_MESSAGES * 4000 < kept < LAST_MESSAGES * 4500, "the newest call's alone"
+
+
+async def test_messages_that_nobody_looked_at_hide_no_bytes(sessions: Sessions, raw: Any) -> None:
+    pen = sessions.ladders(most_bytes=100_000)
+    for call in range(8):
+        for _ in range(20):
+            pen.message(f"c{call}", replace(message_of(4000), left_out=500))
+    await sessions.writer.flush()
+    kept = sum([await bytes_of(raw, key) for key in await raw.keys("vg:ladder*")])
+    assert kept < 2 * 20 * 4500
+
+
+async def test_one_call_takes_a_small_part_of_the_room(sessions: Sessions, raw: Any) -> None:
+    """Some write 12 bytes for a character."""
+    pen = sessions.ladders()
+    wide = replace(message_of(1), text="\U0001f600" * 4000)
+    pen.message("c1", invite())
+    for _ in range(FIRST_MESSAGES + LAST_MESSAGES):
+        pen.message("c1", wide)
+    pen.message("c1", invite(9.0, "BYE"))
+    await sessions.writer.flush()
+    assert sum([await bytes_of(raw, key) for key in ladder_keys("c1")]) <= LADDER_OF_CALL
+    ladder = await sessions.ladder("c1")
+    assert (ladder[0]["at"], ladder[-1]["first"], ladder[-1]["at"]) == (5.0, "BYE", 9.0)
+    assert len(ladder) + sum(one.get("left_out", 0) for one in ladder) == FIRST_MESSAGES + LAST_MESSAGES + 2
+
+
+async def test_while_redis_takes_nothing_what_matters_more_has_the_room(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pen = sessions.ladders()
+    pen.message("c1", invite())
+    monkeypatch.setattr(type(sessions.writer), "crowded", True)
+    pen.message("c1", invite(6.0, "INFO"))
+    monkeypatch.undo()
+    pen.message("c1", invite(7.0, "BYE"))
+    await sessions.writer.flush()
+    ladder = await sessions.ladder("c1")
+    assert [(one["at"], one.get("left_out")) for one in ladder] == [(5.0, None), (7.0, 1)]
+
+
 async def test_the_log_is_read_in_order_of_time(sessions: Sessions) -> None:
     pen = sessions.logs()
     pen.line("c1", LogLine(7.0, "hall0", "info", "call.answered", {"voice": "heart"}))
@@ -128,7 +190,7 @@ async def test_a_living_call_renews_them(sessions: Sessions, raw: Any) -> None:
 
 
 STRANGE = [
-    "", "[", "[" * 100_000, "{}", "null",
+    "", "[", "[" * 100_000, "{}", "null", '{"at": 1' + "0" * 400 + "}",
     '{"at": "soon"}', '{"at": 1e999}', '{"at": true}', '{"at": 1, "first": 3}',
     json.dumps({"at": 1, "from": "a", "to": "b", "protocol": "gopher", "first": "x", "text": "x"}),
     json.dumps({"at": 1, "process": "p", "level": "info", "event": "e", "fields": []}),
