@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from gateway.edge.dialogs.wire_tap import WireTap
+from gateway.edge.dialogs.wire_tap import WireTap, tag_in
 from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar.header import reason_text
 from gateway.edge.grammar.message import from_tag, to_tag
@@ -56,7 +56,7 @@ class RefusedInvites:
             source=self._source(request, flow),
             transport=flow.transport,
         )
-        self._tell(RefusedInvite(facts, answer.code, reason, request.call_id, call_id))
+        self._tell(RefusedInvite(facts, answer.code, reason, request.call_id, call_id), from_tag(request))
 
     def note_unreadable(self, data: bytes, flow: Flow, status: int, why: str) -> None:
         """An answer goes to what cannot be read; it may have been an INVITE."""
@@ -69,13 +69,14 @@ class RefusedInvites:
         called = rest.partition("\n")[0].rpartition(" ")[0]
         if self._is_new(sip_call_id, f"{flow.host} {caller}", status):
             facts = CallFacts(caller, called, display="", source=flow.host, transport=flow.transport)
-            self._tap.came_unreadable(sip_call_id, data, flow)
-            self._tell(RefusedInvite(facts, status, why, sip_call_id))
+            tag = tag_in(caller)
+            self._tap.came_unreadable(sip_call_id, tag, data, flow)
+            self._tell(RefusedInvite(facts, status, why, sip_call_id), tag)
 
-    def _tell(self, call: RefusedInvite) -> None:
+    def _tell(self, call: RefusedInvite, tag: str) -> None:
         kept_as = self._router.refused(call)
         if kept_as is not None:
-            self._tap.known(call.sip_call_id, kept_as, standing="refused")
+            self._tap.known(call.sip_call_id, tag, kept_as, standing="refused")
 
     def _is_new(self, sip_call_id: str, caller: str, status: int) -> bool:
         key, now = (sip_call_id, caller, status), time.monotonic()

@@ -169,7 +169,7 @@ class Admission:
                 served.call_id = verdict.call_id
                 if isinstance(verdict, Accept):
                     line.calls.add(verdict.call_id)
-                    board.tap.known(served.request.call_id, verdict.call_id)
+                    board.tap.known(served.request.call_id, from_tag(served.request), verdict.call_id)
             if isinstance(verdict, Accept):
                 here = board.lines.named(line.info.name) is line
                 if here and not served.final:

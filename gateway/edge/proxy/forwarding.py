@@ -172,7 +172,7 @@ class Forwarding:
         if token is None or flow is None:
             return False
         if dialog is None:
-            board.tap.known(request.call_id, token.call_id, standing="old")
+            board.tap.known(request.call_id, to_tag(request), token.call_id, standing="old")
         if served is not None and not flow.secure and _refers_to_sips(request):
             board.turn(served, in_the_clear(spoken=True))
             return True

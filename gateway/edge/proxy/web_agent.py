@@ -55,7 +55,7 @@ class WebAgent:
         if isinstance(verdict, Refuse):
             board.refuse(served, verdict.status, verdict.reason, verdict.retry_after_s)
             return
-        board.tap.known(request.call_id, verdict.call_id)
+        board.tap.known(request.call_id, from_tag(request), verdict.call_id)
         if served.final:  # cancelled meanwhile
             await board.router.ended(verdict.call_id, CallEnding(End.CANCELLED))
             return

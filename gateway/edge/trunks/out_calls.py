@@ -17,6 +17,7 @@ from gateway.dialplan.target_address import TrunkTarget, UserTarget, target_addr
 from gateway.edge.dialogs.transaction import Served
 from gateway.edge.flows.transport import Flow
 from gateway.edge.grammar.header import Address
+from gateway.edge.grammar.message import from_tag
 from gateway.edge.grammar.responses import response, told
 from gateway.edge.grammar.sip_message import Request
 from gateway.edge.grammar.token import RouteToken
@@ -122,7 +123,8 @@ class OutCalls:
                 use.forget()
             return
         call = OutCall(self._board, self, served, token, outlet)
-        self._board.tap.known(served.request.call_id, token.call_id, outlet.name)
+        asked = served.request
+        self._board.tap.known(asked.call_id, from_tag(asked), token.call_id, outlet.name)
         log.info("target.tried", by=outlet.name, call_id=token.call_id)
         self.left.begin(call)
 

@@ -147,6 +147,31 @@ async def test_who_tries_again_after_a_refusal_has_a_ladder_of_its_own(bare: Exc
     assert "us>caller 200" not in seen.ladder("c480")
 
 
+async def test_whoever_takes_anothers_call_id_has_a_ladder_of_his_own(bare: Exchange, seen: Seen) -> None:
+    """Taken or refused, before the other's end or after: nobody's messages are told under another's call."""
+    caller, line = await opened(bare, seen)
+    await bare.call(caller, line)
+    thief = await bare.caller()
+    thief.call_id = caller.call_id
+    bare.desk.verdict = lambda call: Refuse(404, "no route", call_id="c404")
+    thief.send("INVITE", OFFER)
+    await thief.next(404)
+    thief.send("ACK", branch=thief.branch)
+    bare.desk.verdict = lambda call: Accept("c2")
+    await bare.call(thief, line)
+    stranger = await bare.caller()
+    stranger.call_id = caller.call_id
+    stranger.send("OPTIONS", routes=[])
+    await stranger.next(200, "OPTIONS")
+    await hung_up(caller, line)
+    taken = ["caller>us INVITE", "us>caller 100", "us>caller 200", "caller>us ACK"]
+    assert seen.ladder("c1") == [*taken, "caller>us BYE", "us>caller 200"]
+    assert seen.ladder("c2") == taken
+    assert seen.ladder("c404")[:3] == ["caller>us INVITE", "us>caller 100", "us>caller 404"]
+    for call, its in (("c1", caller), ("c2", thief), ("c404", thief)):
+        assert all(f";tag={its.own_tag}" in one.text for one in seen.messages[call])
+
+
 async def test_nothing_is_kept_of_who_places_no_call(bare: Exchange, seen: Seen) -> None:
     caller, _ = await opened(bare, seen, ha1=lambda user, algorithm: None)
     for method in ("OPTIONS", "REGISTER", "MESSAGE", "BYE"):
@@ -194,14 +219,14 @@ async def test_what_waits_is_bounded(bare: Exchange, seen: Seen, monkeypatch: py
             caller.send("ACK", branch=caller.branch)
     caller.send("OPTIONS", routes=[])
     await caller.next(200, "OPTIONS")
-    assert list(tap._waiting) == [f"scan{n}" for n in range(15, 20)]
+    assert [call_id for call_id, _ in tap._waiting] == [f"scan{n}" for n in range(15, 20)]
     assert {len(one.messages) for one in tap._waiting.values()} == {3}
     assert tap._waiting_bytes == sum(len(seen.data) for one in tap._waiting.values() for seen in one.messages)
     monkeypatch.setattr(wire_tap, "MAX_WAITING_BYTES", 2_000)
     caller.call_id = "one more"
     caller.send("INVITE", OFFER)
     await caller.next(401)
-    assert "one more" in tap._waiting
+    assert ("one more", caller.own_tag) in tap._waiting
     assert 0 < tap._waiting_bytes <= 2_000
 
 
@@ -219,7 +244,7 @@ async def test_of_very_many_messages_of_a_call_some_are_left_out_and_counted(
     await asyncio.sleep(1.0)
     await hung_up(caller, line)
     assert seen.ladder("c1")[-1] == "caller>us BYE", "a second later there is room again"
-    left = bare.edges[0]._board.tap._legs[caller.call_id].left_out
+    left = bare.edges[0]._board.tap._legs[caller.call_id, caller.own_tag].left_out
     assert len(ladder) + sum(one.left_out for one in ladder) + left == 4 + 20 + 2
 
 
