@@ -51,7 +51,9 @@ LOGINS: Final = 4
 BY_PROVIDER: Final = "oidc "
 """How `made_by` of a login's token begins; the issuer follows."""
 LONGEST: Final = 256
-"""Characters of a token or a cookie that are looked at."""
+"""Characters of a token that are looked at."""
+LONGEST_COOKIE: Final = 4096
+"""Of a cookie: a ticket has the page in it that the login leads to. Browsers keep no longer one."""
 
 log = structlog.get_logger("http")
 
@@ -259,7 +261,7 @@ class Gatekeeper:
 
     def _signed(self, what: str, cookie: str) -> tuple[str, float] | None:
         """Whose it is, and until when, if it is ours and not over."""
-        whose, _, rest = cookie[:LONGEST].partition(".")
+        whose, _, rest = cookie[:LONGEST_COOKIE].partition(".")
         until, _, mac = rest.partition(".")
         if not same(mac, self._mac(what, whose, until)):
             return None

@@ -604,6 +604,14 @@ def test_a_login_leads_to_the_page_that_was_asked_for_and_to_ours_alone(
     assert "evil" not in answer.text
 
 
+@pytest.mark.parametrize("length", [60, 90, 100, 300, 2000])
+def test_a_login_leads_to_the_page_however_much_was_searched_for_there(console: Console, length: int) -> None:
+    then = f"/calls?{'c' * length}"
+    browser = console.browser()
+    answer = browser.get(agree(browser.get(BEGIN, params={"then": then}).headers["location"]))
+    assert f'content="0; url={then}"' in answer.text
+
+
 def test_a_page_that_failed_still_takes_a_token(console: Console) -> None:
     failed = console.browser().get(f"{BACK}?state=x").text
     assert 'action="/login"' in failed
