@@ -28,10 +28,10 @@ def test_a_few_thousand_datagrams_do_no_harm() -> None:
 def test_an_error_of_ours_is_a_fall(monkeypatch: pytest.MonkeyPatch) -> None:
     take = CallersSide.take
 
-    def careless(self: CallersSide, message: object, flow: object) -> None:
+    def careless(self: CallersSide, message: object, *args: object) -> None:
         if b"Max-Forwards: 70" not in bytes(message):  # type: ignore[call-overload]
             raise KeyError("Max-Forwards")
-        take(self, message, flow)  # type: ignore[arg-type]
+        take(self, message, *args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(CallersSide, "take", careless)
     found = edge_fuzz.fuzz(500, seed=1)

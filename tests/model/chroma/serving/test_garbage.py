@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -84,7 +85,9 @@ async def test_nothing_is_collected_in_the_middle_of_a_step() -> None:
         await band.close()
     assert seen
     assert set(seen) == {"collection"}
-    assert f'step_seconds_count{{phase="{Kind.GARBAGE}"}} {float(len(seen))}' in band.meters.show({}, {})
+    counted = re.search(rf'step_seconds_count{{phase="{Kind.GARBAGE}"}} ([0-9.]+)', band.meters.show({}, {}))
+    assert counted is not None
+    assert len(seen) - float(counted[1]) in (0, 1), "one may have begun as the band was closed"
 
 
 OWN = """
