@@ -183,7 +183,9 @@ class CallList:
                 beyond = cursor.place if cursor is not None and number == at.part else None
                 rows = self._registry.find(wanted.search, left, part, beyond, backwards=at.backwards)
                 found += [(number, row) for row in rows]
-        more, found = len(found) > wanted.count, found[: wanted.count]
+        more = len(found) > wanted.count
+        last_read = {placed[1].call_id: placed for placed in found}  # one may end between two questions
+        found = [placed for placed in found if placed is last_read[placed[1].call_id]][: wanted.count]
         return (found[::-1] if at.backwards else found), more
 
     def _counted(self, search: CallSearch) -> int:

@@ -152,6 +152,24 @@ async def test_what_has_not_ended_comes_first_and_each_call_once(stores: Stores)
     assert await stores.pages(CallSearch(ended=True, caller="30004"), 5) == [["c004"]]
 
 
+async def test_a_call_that_ends_while_a_page_is_read_stands_on_it_once(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(4):
+        stores.enter(number, BEGAN_AT + number, ended=number < 2)
+    find = stores.registry.find
+
+    def ends_behind(*args: Any, **more: Any) -> list[CallRow]:
+        rows = list(find(*args, **more))
+        stores.registry.close_call("c003", CallEnding(End.CALLER), BEGAN_AT + 10)
+        return rows
+
+    monkeypatch.setattr(stores.registry, "find", ends_behind)
+    page = await stores.page(count=10)
+    assert [call["call_id"] for call in page.calls] == ["c002", "c003", "c001", "c000"]
+    assert page.calls[1]["state"] == "ended"
+
+
 async def test_calls_are_sorted_by_each_key_in_both_directions(stores: Stores) -> None:
     """Of calls alike in it the newest comes first; how long one lasts that has not ended nobody knows."""
     stores.enter(1, BEGAN_AT, lasted=7.0, caller="b")
