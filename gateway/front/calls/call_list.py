@@ -108,6 +108,11 @@ class CallList:
 
         Raises `RegistryError`; `RedisError` or `OSError` where Redis alone could know it.
         """
+        call = await self._known(call_id)
+        return None if call is None else {**call, **judged(call)}
+
+    async def _known(self, call_id: str) -> dict[str, Any] | None:
+        """`one`, not judged yet."""
         row = await asyncio.to_thread(self._row, call_id)
         name = call_id if row is None else row.call_id
         record: dict[str, Any] | None = None
@@ -126,21 +131,19 @@ class CallList:
                 raise away
             return None
         silent = away is not None or self._sessions is None
-        return {**call, **judged(call), **({"silence": SILENT} if silent else {})}
+        return {**call, "silence": SILENT} if silent else call
 
     async def course(self, call_id: str) -> dict[str, Any] | None:
         """What is known of a call's course: itself, what was wrong, its sound, its SIP and its log lines.
 
         None when nobody knows of it. Raises as `one` does.
         """
-        call = await self.one(call_id)
+        call = await self._known(call_id)
         known = {"call_id": call_id, "state": "unknown"} if call is None else call
         sound, ladder, log = await self._told_of(known["call_id"], is_needed=call is None)
         if call is None and not ladder and not log:
             return None
-        verdict = judged(known)
-        shown = {name: value for name, value in known.items() if name not in verdict}
-        return {"call": shown, **verdict, "sound": sound, "ladder": ladder, "log": log}
+        return {"call": known, **judged(known), "sound": sound, "ladder": ladder, "log": log}
 
     async def _told_of(self, call_id: str, *, is_needed: bool) -> tuple[dict[str, Any], Trail, Trail]:
         """A call's sound track, messages and log lines; nothing while Redis is away, where that may be."""
