@@ -27,11 +27,11 @@ MOST_READ: Final = 1600
 """Characters of a line that are looked through; of a longer one only its length is told."""
 MAX_FIRST: Final = 200
 MAX_LINES: Final = 300
-"""Of a description."""
+"""Lines of a description that are shown."""
 GONE: Final = "(blanked)"
 MORE: Final = "(more was left out)"
 MOST_ADDRESSES: Final = 24
-"""In one line of a header."""
+"""Addresses of one header line that are shown."""
 
 ADDRESSES: Final = frozenset(
     {"from", "to", "contact", "route", "record-route", "refer-to", "referred-by", "p-asserted-identity",
@@ -52,7 +52,7 @@ _SAID: Final = {
     "credentials": ("username", "realm", "algorithm", "qop", "nc"),
     "challenge": ("realm", "algorithm", "qop", "stale"),
 }
-"""Of digest's parameters what says who logs in, and how."""
+"""Parameters of digest that say who logs in, and how; the others are blanked."""
 LINES: Final = frozenset("vosctbm")
 """Kinds of a description's lines; `k=` is a key."""
 ATTRIBUTES: Final = frozenset(
