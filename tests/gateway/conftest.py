@@ -7,13 +7,16 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from gateway.run import redis_server
+from gateway.store.sessions import Sessions
 from tests.needs import missing
 
 
@@ -66,6 +69,20 @@ def valkey() -> Iterator[Valkey]:
         server.start()
         yield server
         server.stop()
+
+
+@pytest.fixture
+async def sessions(valkey: Valkey) -> AsyncIterator[Sessions]:
+    opened = await Sessions.open(valkey.url, ttl_s=100)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def raw(valkey: Valkey) -> AsyncIterator[Any]:
+    client = Redis.from_url(valkey.url, decode_responses=True)
+    yield client
+    await client.aclose()
 
 
 @contextmanager

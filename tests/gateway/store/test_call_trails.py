@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis
 
 from gateway.ipc.wire_message import WireMessage
 from gateway.store.call_trails import (
@@ -20,21 +18,6 @@ from gateway.store.call_trails import (
 )
 from gateway.store.living_calls import ladder_keys, log_keys
 from gateway.store.sessions import Sessions
-from tests.gateway.conftest import Valkey
-
-
-@pytest.fixture
-async def sessions(valkey: Valkey) -> AsyncIterator[Sessions]:
-    opened = await Sessions.open(valkey.url, ttl_s=100)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-async def raw(valkey: Valkey) -> AsyncIterator[Any]:
-    client = Redis.from_url(valkey.url, decode_responses=True)
-    yield client
-    await client.aclose()
 
 
 def invite(at: float = 5.0, first: str = "INVITE sip:demo@x SIP/2.0") -> WireMessage:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +28,6 @@ from tests.needs import HANGS_S
 from tests.slept import Slept
 
 FACTS = {"caller": "sip:bob@x", "called": "sip:demo@y", "route": "demo", "voice": "heart", "nothing": None}
-
-
-@pytest.fixture
-async def sessions(valkey: Valkey) -> AsyncIterator[Sessions]:
-    opened = await Sessions.open(valkey.url, ttl_s=100)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-async def raw(valkey: Valkey) -> AsyncIterator[Any]:
-    client = Redis.from_url(valkey.url, decode_responses=True)
-    yield client
-    await client.aclose()
 
 
 async def test_a_call_from_first_to_last(sessions: Sessions) -> None:

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from gateway.front.calls import call_ladder
 from gateway.front.calls.call_ladder import CallLadder
 from gateway.ipc.wire_message import WireMessage
 from gateway.store.sessions import Sessions
-from tests.gateway.conftest import Valkey
 
 INVITE = WireMessage(1.0, "caller", "us", "udp", "INVITE sip:x SIP/2.0", "INVITE sip:x SIP/2.0\nFrom: x\n\n")
-
-
-@pytest.fixture
-async def sessions(valkey: Valkey) -> AsyncIterator[Sessions]:
-    opened = await Sessions.open(valkey.url, ttl_s=100)
-    yield opened
-    await opened.close()
 
 
 async def test_a_flood_of_refused_calls_leaves_the_others(

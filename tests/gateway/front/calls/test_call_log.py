@@ -14,7 +14,7 @@ from gateway.front.calls import call_log
 from gateway.front.calls.call_log import CallLog, read_line
 from gateway.store.sessions import Sessions
 from model.log_ear import LogEar
-from tests.gateway.conftest import Valkey, short_folder
+from tests.gateway.conftest import short_folder
 from tests.needs import HANGS_S
 
 CALL = "0123456789abcdef"
@@ -26,13 +26,6 @@ LINE = {
 
 def line(**more: Any) -> bytes:
     return json.dumps({**LINE, **more}).encode()
-
-
-@pytest.fixture
-async def sessions(valkey: Valkey) -> AsyncIterator[Sessions]:
-    opened = await Sessions.open(valkey.url, ttl_s=100)
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture
